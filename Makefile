@@ -1,0 +1,38 @@
+# Two commands for everybody: `make run` and `make test`. Both set everything up first, in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+# One worker per core and one thread per worker: torch's own threads would fight over the same cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+NOT_SLOW := not slow and not gpu and not server
+
+.PHONY: run test slow bench lint clean
+
+run: $(READY)
+	$(BIN)/mnemos demo
+
+test: $(READY)
+	$(PYTEST) -m "$(NOT_SLOW) and not compiles"
+	JAXTYPING_DISABLE=1 $(PYTEST) -m "$(NOT_SLOW) and compiles"
+
+slow: $(READY)
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "slow" -s --timeout 3600
+
+bench: $(READY)
+	$(BIN)/pip install -q -c constraints.txt -r benchmarks/requirements.txt
+	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/delta_rule.py
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'mnemos needs Python 3.11 or newer')"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $(READY)
+
+clean:
+	rm -rf .venv

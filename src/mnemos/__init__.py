@@ -1,0 +1,27 @@
+"""Long-term memory for neural networks, in PyTorch."""
+
+from mnemos.memories.base import AddressableMemory, Memory, Reading
+from mnemos.tree import (
+    concatenate_rows,
+    detach,
+    nbytes,
+    repeat_rows,
+    reset_rows,
+    select_rows,
+    to,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AddressableMemory",
+    "Memory",
+    "Reading",
+    "concatenate_rows",
+    "detach",
+    "nbytes",
+    "repeat_rows",
+    "reset_rows",
+    "select_rows",
+    "to",
+]

@@ -1,0 +1,1 @@
+"""The memories: one published system per file."""

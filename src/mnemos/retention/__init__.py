@@ -1,0 +1,1 @@
+"""What to let go: eviction policies as small data."""

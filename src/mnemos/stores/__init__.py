@@ -1,0 +1,1 @@
+"""Durable records behind one protocol: the embedded store on disk and its twin in RAM."""

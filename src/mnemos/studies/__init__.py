@@ -1,0 +1,1 @@
+"""Every system's headline experiment, scaled down, at its threshold."""

@@ -1,0 +1,1 @@
+"""A task is a source of batches and a score."""
