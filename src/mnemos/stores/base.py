@@ -187,7 +187,7 @@ class Store(ABC):
     def evict(
         self, policy: Policy, keep: int, *, where: Mapping[str, Any] | None = None
     ) -> Int[Tensor, " records"]:
-        """Deletes what the policy lets go until at most `keep` fitting records are left; returns their ids."""
+        """Deletes what the policy lets go until at most `keep` fitting records stay; returns their ids."""
 
     @abstractmethod
     def build_index(self, namespace: str = DEFAULT_NAMESPACE) -> None:
