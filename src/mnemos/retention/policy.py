@@ -7,6 +7,7 @@ whose clock is in seconds, and a memory's state, whose clock is in steps.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -35,7 +36,8 @@ class Policy:
         name: how people and snapshots call it, parameters included.
         score: (usage, keys, now) -> the worth of every record in float64; the least worth goes first,
             and among equals the lowest id. Keys are empty, of shape (*rows, slots, 0), unless
-            `reads_keys`.
+            `reads_keys`. A function of a module, not a lambda, so that the policy can be pickled: a
+            memory that holds it travels to other processes.
         reads_keys: whether the score looks at the keys, which costs reading them all.
     """
 
@@ -55,30 +57,32 @@ def order_of_departure(
 
 def first_in_first_out() -> Policy:
     """The oldest goes. The cheapest policy, and the only right one for a sliding window."""
-    return Policy("first_in_first_out", lambda usage, keys, now: usage.ids.double())
+    return Policy("first_in_first_out", _by_id)
+
+
+def _by_id(usage: Usage, keys: Tensor, now: float | Tensor) -> Tensor:
+    return usage.ids.double()
 
 
 def least_recently_used() -> Policy:
     """What has been neither written nor read for longest goes."""
-    return Policy("least_recently_used", lambda usage, keys, now: usage.last_read.double())
+    return Policy("least_recently_used", _by_last_use)
+
+
+def _by_last_use(usage: Usage, keys: Tensor, now: float | Tensor) -> Tensor:
+    return usage.last_read.double()
 
 
 def least_often_used() -> Policy:
     """What was read least often goes; among equals what was used longest ago, then the lowest id."""
-
-    def score(usage: Usage, keys: Tensor, now: float | Tensor) -> Tensor:
-        # The rank of the last use is a fraction below one, so it only ever breaks ties.
-        rank = usage.last_read.double().argsort(dim=-1, stable=True).argsort(dim=-1).double()
-        same_time = _earliest_rank(usage.last_read, rank)
-        return usage.times_read.double() + same_time / (usage.ids.shape[-1] + 1)
-
-    return Policy("least_often_used", score)
+    return Policy("least_often_used", _by_times_read)
 
 
-def _earliest_rank(times: Tensor, rank: Tensor) -> Tensor:
-    """The rank of the first record with the same time, so that equal times have equal ranks."""
-    sorted_times = times.double().sort(dim=-1).values
-    return torch.searchsorted(sorted_times, times.double()).to(rank.dtype)
+def _by_times_read(usage: Usage, keys: Tensor, now: float | Tensor) -> Tensor:
+    # The rank of the last use is a fraction below one, so it only ever breaks ties.
+    times = usage.last_read.double().contiguous()
+    earlier = torch.searchsorted(times.sort(dim=-1).values, times)  # equal times have equal ranks
+    return usage.times_read.double() + earlier.double() / (usage.ids.shape[-1] + 1)
 
 
 def decayed_strength(half_life: float) -> Policy:
@@ -92,18 +96,22 @@ def decayed_strength(half_life: float) -> Policy:
     """
     if not half_life > 0:
         raise ValueError(f"half_life must be above 0, not {half_life}")
+    return Policy(f"decayed_strength({half_life:g})", partial(_by_decayed_strength, half_life=half_life))
 
-    def score(usage: Usage, keys: Tensor, now: float | Tensor) -> Tensor:
-        # In logarithms: 2^-age underflows to zero, and then all the old would be equal.
-        reinforced = usage.strength.double().log2() + (1 + usage.times_read).double().log2()
-        return reinforced + (usage.last_read.double() - now) / half_life
 
-    return Policy(f"decayed_strength({half_life:g})", score)
+def _by_decayed_strength(usage: Usage, keys: Tensor, now: float | Tensor, half_life: float) -> Tensor:
+    # In logarithms: 2^-age underflows to zero, and then all the old would be equal.
+    reinforced = usage.strength.double().log2() + (1 + usage.times_read).double().log2()
+    return reinforced + (usage.last_read.double() - now) / half_life
 
 
 def least_surprising() -> Policy:
     """What surprised least when it was written goes: the strength given to `write`, unchanged by time."""
-    return Policy("least_surprising", lambda usage, keys, now: usage.strength.double())
+    return Policy("least_surprising", _by_strength)
+
+
+def _by_strength(usage: Usage, keys: Tensor, now: float | Tensor) -> Tensor:
+    return usage.strength.double()
 
 
 def most_redundant() -> Policy:
@@ -112,14 +120,14 @@ def most_redundant() -> Policy:
     The worth is the Euclidean distance to the nearest key among later records (infinite for the last).
     Costs the square of the number of records.
     """
+    return Policy("most_redundant", _by_distance_to_later, reads_keys=True)
 
-    def score(usage: Usage, keys: Tensor, now: float | Tensor) -> Tensor:
-        order = usage.ids.argsort(dim=-1)
-        position = order.argsort(dim=-1)
-        sorted_keys = keys.gather(-2, order.unsqueeze(-1).expand_as(keys)).double()
-        return _nearest_later(sorted_keys).gather(-1, position)
 
-    return Policy("most_redundant", score, reads_keys=True)
+def _by_distance_to_later(usage: Usage, keys: Tensor, now: float | Tensor) -> Tensor:
+    order = usage.ids.argsort(dim=-1)
+    position = order.argsort(dim=-1)
+    sorted_keys = keys.gather(-2, order.unsqueeze(-1).expand_as(keys)).double()
+    return _nearest_later(sorted_keys).gather(-1, position)
 
 
 def _nearest_later(keys: Tensor, block: int = 1024) -> Tensor:
@@ -143,11 +151,11 @@ def reservoir(seed: int) -> Policy:
     Every id draws a fixed random worth, and the largest stay: the same sample in law as Vitter's
     algorithm R (1985), but a function of the ids alone, so that it does not depend on when it is asked.
     """
+    return Policy(f"reservoir({seed})", partial(_by_lot, seed=seed))
 
-    def score(usage: Usage, keys: Tensor, now: float | Tensor) -> Tensor:
-        return _uniform(usage.ids, seed)
 
-    return Policy(f"reservoir({seed})", score)
+def _by_lot(usage: Usage, keys: Tensor, now: float | Tensor, seed: int) -> Tensor:
+    return _uniform(usage.ids, seed)
 
 
 def _uniform(ids: Tensor, seed: int) -> Tensor:
