@@ -25,6 +25,13 @@ class Memory(nn.Module, ABC):
     A concrete class is final, and keeps every constructor argument as an attribute of the same name:
     that is its configuration, which a snapshot records. Its state is a `NamedTuple` of tensors, batch
     first, and is never changed in place.
+
+    Two attributes exist only where there is something to say:
+
+    - `naive` (bool): a memory with a fast path has it, False from the start. True makes `forward` take
+      the plain loop instead, which is the specification that the fast path is held to.
+    - `capacity` (int): the slots of a memory that keeps its records apart. Its state may grow until
+      that many steps have been seen, and never after.
     """
 
     input_size: int
@@ -105,8 +112,35 @@ class AddressableMemory(Memory):
     """A memory that can be told and asked directly.
 
     `forward` reads each input with what was known before it, then writes it. Writes of one call
-    happen in the order of time.
+    happen in the order of time. One step of `forward` is, in public calls:
+
+        queries, keys, values, strength = memory.project(inputs)
+        reading = memory.read(state, queries)
+        outputs = memory.emit(reading.values)
+        state = memory.write(memory.touch(state, reading), keys, values, strength=strength)
+
+    `project`, `emit` and `touch` are the identity here; a memory with learned projections, or one that
+    counts its reads, has its own.
     """
+
+    def project(
+        self, inputs: Float[Tensor, "batch time input"]
+    ) -> tuple[
+        Float[Tensor, "batch time keys"],
+        Float[Tensor, "batch time keys"],
+        Float[Tensor, "batch time width"],
+        Float[Tensor, "batch time"] | None,
+    ]:
+        """What `forward` asks and writes for each input: (queries, keys, values, strength)."""
+        return inputs, inputs, inputs, None
+
+    def emit(self, values: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time output"]:
+        """The outputs of `forward` for the values that it read."""
+        return values
+
+    def touch(self, state: Any, reading: Reading) -> Any:
+        """Counts a reading as use of the slots that answered it, for memories whose policy asks."""
+        return state
 
     @abstractmethod
     def write(
