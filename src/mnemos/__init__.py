@@ -1,6 +1,7 @@
 """Long-term memory for neural networks, in PyTorch."""
 
 from mnemos.memories.base import AddressableMemory, Memory, Reading
+from mnemos.snapshot import SnapshotError, load, save
 from mnemos.tree import (
     concatenate_rows,
     detach,
@@ -17,11 +18,14 @@ __all__ = [
     "AddressableMemory",
     "Memory",
     "Reading",
+    "SnapshotError",
     "concatenate_rows",
     "detach",
+    "load",
     "nbytes",
     "repeat_rows",
     "reset_rows",
+    "save",
     "select_rows",
     "to",
 ]
