@@ -1,0 +1,224 @@
+"""A small decoder-only transformer whose attention layers are injected memories.
+
+Each layer's memory carries its own state, so the model's state is the tuple of its layers' states:
+the model can be fed a text in pieces of any size, and every law that holds for its memories holds for
+it. With `RotaryAttention` this is an ordinary transformer with a sliding window.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (the usual name)
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mnemos.memories.base import Memory
+
+
+class RotaryState(NamedTuple):
+    """The last `window - 1` real steps, the latest last; what is not `filled` was never seen."""
+
+    keys: Float[Tensor, "batch slots heads keys"]
+    values: Float[Tensor, "batch slots heads keys"]
+    filled: Bool[Tensor, "batch slots"]
+
+
+class RotaryAttention(Memory):
+    """Causal self-attention with rotary positions (Su et al. 2021) over a sliding window.
+
+    Every step attends to itself and to the `window - 1` real steps before it. Keys are kept before
+    their rotation, which is applied relative to the piece at hand: positions never grow large.
+
+    Args:
+        input_size: width of inputs and outputs, a multiple of 2 x heads.
+        window: how many steps a step sees, itself included, at least 1.
+    """
+
+    def __init__(self, input_size: int, heads: int, window: int, base: float = 10_000.0) -> None:
+        super().__init__()
+        if heads < 1 or input_size % (2 * heads):
+            raise ValueError(f"input_size must be a multiple of 2 x heads, not {input_size} for {heads}")
+        if window < 1:
+            raise ValueError(f"window must be at least 1, not {window}")
+        self.input_size = self.output_size = input_size
+        self.heads, self.window, self.base = heads, window, base
+        self.to_queries_keys_values = nn.Linear(input_size, 3 * input_size, bias=False)
+        self.to_outputs = nn.Linear(input_size, input_size, bias=False)
+
+    def initial_state(self, batch_size: int) -> RotaryState:
+        keys = self._origin.new_zeros(batch_size, self.window - 1, self.heads, self.input_size // self.heads)
+        return RotaryState(keys, keys, keys.new_zeros(keys.shape[:2], dtype=torch.bool))
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "batch time input"],
+        state: RotaryState | None = None,
+        *,
+        mask: Bool[Tensor, "batch time"] | None = None,
+        reset: Bool[Tensor, "batch time"] | None = None,
+    ) -> tuple[Float[Tensor, "batch time output"], RotaryState]:
+        whole = state is None and mask is None and reset is None and inputs.shape[1] <= self.window
+        state, real, fresh = self.begin(inputs, state, mask, reset)
+        projected = self.to_queries_keys_values(inputs).unflatten(2, (3, self.heads, -1))
+        queries, keys, values = projected.unbind(2)
+        slots = state.filled.shape[1]
+        episodes = F.pad(fresh.cumsum(1), (slots, 0))
+        filled = torch.cat([state.filled, real], dim=1)
+        keys, values = torch.cat([state.keys, keys], dim=1), torch.cat([state.values, values], dim=1)
+        if whole:  # an ordinary transformer: nothing is carried, and the causal kernel needs no mask
+            positions = torch.arange(inputs.shape[1], device=inputs.device).expand(inputs.shape[:2])
+            outputs = self._attend(queries, keys[:, slots:], values[:, slots:], positions, positions, None)
+        else:
+            positions = filled.cumsum(1) - 1
+            visible = self._visible(positions, episodes, filled, slots)
+            outputs = self._attend(queries, keys, values, positions[:, slots:], positions, visible)
+        outputs = self.to_outputs(outputs.flatten(2)) * real.unsqueeze(2)
+        kept = filled & (episodes == episodes[:, -1:])
+        return outputs, self._latest(keys, values, kept)
+
+    def _visible(
+        self, positions: Tensor, episodes: Tensor, filled: Tensor, slots: int
+    ) -> Bool[Tensor, "batch 1 time seen"]:
+        distance = positions[:, slots:, None] - positions[:, None, :]
+        order = torch.arange(positions.shape[1], device=positions.device)
+        near = (order[slots:, None] >= order) & (distance < self.window)
+        same = episodes[:, slots:, None] == episodes[:, None, :]
+        # A masked step sees itself, since a row without anything to see is not a number.
+        itself = order[slots:, None] == order
+        return ((near & same & filled[:, None, :]) | itself).unsqueeze(1)
+
+    def _attend(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        query_positions: Tensor,
+        key_positions: Tensor,
+        visible: Tensor | None,
+    ) -> Float[Tensor, "batch time heads keys"]:
+        attended = F.scaled_dot_product_attention(
+            rotate(queries, query_positions, self.base).transpose(1, 2),
+            rotate(keys, key_positions, self.base).transpose(1, 2),
+            values.transpose(1, 2),
+            attn_mask=visible,
+            is_causal=visible is None,
+        )
+        return attended.transpose(1, 2)
+
+    def _latest(self, keys: Tensor, values: Tensor, kept: Tensor) -> RotaryState:
+        """The last `window - 1` kept steps of each row, moved together at the end."""
+        slots = self.window - 1
+        order = kept.long().argsort(dim=1, stable=True)[:, kept.shape[1] - slots :]
+        index = order[:, :, None, None].expand(-1, -1, *keys.shape[2:])
+        filled = kept.gather(1, order)
+        present = filled[:, :, None, None]
+        return RotaryState(keys.gather(1, index) * present, values.gather(1, index) * present, filled)
+
+
+def rotate(
+    vectors: Float[Tensor, "batch time heads keys"], positions: Int[Tensor, "batch time"], base: float
+) -> Float[Tensor, "batch time heads keys"]:
+    """Turns the pairs (i, i + keys / 2) of a vector by position x base^(-2 i / keys), Su et al. 2021."""
+    half = vectors.shape[-1] // 2
+    speeds = base ** (-torch.arange(half, device=vectors.device) / half)
+    angles = positions[:, :, None, None] * speeds
+    cosine, sine = angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
+    left, right = vectors.split(half, dim=-1)
+    return torch.cat([left * cosine - right * sine, right * cosine + left * sine], dim=-1)
+
+
+class Features(NamedTuple):
+    """What the model makes of every step."""
+
+    logits: Float[Tensor, "batch time vocabulary"]
+    keys: Float[Tensor, "batch time width"]  # input of the last feed-forward layer: Khandelwal 2020's f(x)
+
+
+class Block(nn.Module):
+    """One layer: a memory, then a SwiGLU feed-forward network (Shazeer 2020), each after an RMSNorm."""
+
+    def __init__(self, memory: Memory, feed_forward: int) -> None:
+        super().__init__()
+        width = memory.input_size
+        self.memory = memory
+        self.before_memory, self.before_feed_forward = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.to_hidden = nn.Linear(width, 2 * feed_forward, bias=False)
+        self.to_outputs = nn.Linear(feed_forward, width, bias=False)
+
+    def forward(
+        self, inputs: Tensor, state: Any, mask: Tensor | None, reset: Tensor | None
+    ) -> tuple[Float[Tensor, "batch time width"], Float[Tensor, "batch time width"], Any]:
+        """Outputs, the normalised input of the feed-forward network, and the memory's state."""
+        read, state = self.memory(self.before_memory(inputs), state, mask=mask, reset=reset)
+        inputs = inputs + read
+        normalised = self.before_feed_forward(inputs)
+        gate, hidden = self.to_hidden(normalised).chunk(2, dim=-1)
+        return inputs + self.to_outputs(F.silu(gate) * hidden), normalised, state
+
+
+class Transformer(nn.Module):
+    """A decoder-only language model over injected memories, with tied embeddings.
+
+    Args:
+        vocabulary_size: number of tokens. By convention of this library the last of them is none of
+            the tokenizer's, but marks the start of a document: see `start`.
+        memories: one per layer, `input_size` and `output_size` all alike, which is the model's width.
+        feed_forward: hidden width of the feed-forward networks.
+    """
+
+    def __init__(self, vocabulary_size: int, memories: Sequence[Memory], feed_forward: int) -> None:
+        super().__init__()
+        widths = {size for memory in memories for size in (memory.input_size, memory.output_size)}
+        if len(widths) != 1:
+            raise ValueError(f"memories must have one width in common for inputs and outputs, not {widths}")
+        self.vocabulary_size, self.feed_forward, self.width = vocabulary_size, feed_forward, widths.pop()
+        self.embedding = nn.Embedding(vocabulary_size, self.width)
+        self.blocks = nn.ModuleList(Block(memory, feed_forward) for memory in memories)
+        self.last_norm = nn.RMSNorm(self.width)
+        nn.init.normal_(self.embedding.weight, std=0.02)  # it is the output layer too: small logits at first
+
+    @property
+    def start(self) -> int:
+        """The token that marks the start of a document."""
+        return self.vocabulary_size - 1
+
+    def initial_state(self, batch_size: int) -> tuple[Any, ...]:
+        return tuple(block.memory.initial_state(batch_size) for block in self.blocks)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch time"],
+        state: tuple[Any, ...] | None = None,
+        *,
+        mask: Bool[Tensor, "batch time"] | None = None,
+        reset: Bool[Tensor, "batch time"] | None = None,
+    ) -> tuple[Float[Tensor, "batch time vocabulary"], tuple[Any, ...]]:
+        """Logits of every next token, and the state; `state`, `mask`, `reset` as in `Memory.forward`."""
+        features, state = self.features(tokens, state, mask=mask, reset=reset)
+        return features.logits, state
+
+    def features(
+        self,
+        tokens: Int[Tensor, "batch time"],
+        state: tuple[Any, ...] | None = None,
+        *,
+        mask: Bool[Tensor, "batch time"] | None = None,
+        reset: Bool[Tensor, "batch time"] | None = None,
+    ) -> tuple[Features, tuple[Any, ...]]:
+        """As `forward`, with the vectors under which a nearest-neighbour memory keeps each step."""
+        hidden = self.embedding(tokens)
+        normalised, states = hidden, []
+        for block, before in zip(self.blocks, state or [None] * len(self.blocks), strict=True):
+            hidden, normalised, after = block(hidden, before, mask, reset)
+            states.append(after)
+        logits = F.linear(self.last_norm(hidden), self.embedding.weight)
+        return Features(logits, normalised), tuple(states)
+
+
+def small_transformer(
+    vocabulary_size: int, *, width: int = 128, layers: int = 2, heads: int = 4, window: int = 256
+) -> Transformer:
+    """A transformer with rotary attention and a feed-forward width of about 8/3 of its own width."""
+    memories = [RotaryAttention(width, heads, window) for _ in range(layers)]
+    return Transformer(vocabulary_size, memories, feed_forward=-(-8 * width // 3 // 32) * 32)
