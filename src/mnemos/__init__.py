@@ -2,6 +2,7 @@
 
 from mnemos.memories.base import AddressableMemory, Memory, Reading
 from mnemos.snapshot import SnapshotError, load, save
+from mnemos.stores import open
 from mnemos.tree import (
     concatenate_rows,
     detach,
@@ -23,6 +24,7 @@ __all__ = [
     "detach",
     "load",
     "nbytes",
+    "open",
     "repeat_rows",
     "reset_rows",
     "save",

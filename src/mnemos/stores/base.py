@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
@@ -14,6 +14,7 @@ from mnemos.retention.policy import Policy, Usage
 
 Metric = Literal["inner_product", "cosine", "euclidean", "hamming"]
 DEFAULT_NAMESPACE = "default"
+OpenStore = TypeVar("OpenStore", bound="Store")  # beartype refuses Self in a method it decorates alone
 
 
 class StoreError(Exception):
@@ -217,7 +218,7 @@ class Store(ABC):
     def close(self) -> None:
         """Releases the files. Further calls raise StoreClosedError; closing twice is allowed."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self: OpenStore) -> OpenStore:
         return self
 
     def __exit__(
