@@ -129,9 +129,12 @@ class AddressableMemory(Memory):
         Float[Tensor, "batch time keys"],
         Float[Tensor, "batch time keys"],
         Float[Tensor, "batch time width"],
-        Float[Tensor, "batch time"] | None,
+        Float[Tensor, "batch time *heads"] | None,
     ]:
-        """What `forward` asks and writes for each input: (queries, keys, values, strength)."""
+        """What `forward` asks and writes for each input: (queries, keys, values, strength).
+
+        A memory of several heads may have one strength for each; its `write` takes both.
+        """
         return inputs, inputs, inputs, None
 
     def emit(self, values: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time output"]:
