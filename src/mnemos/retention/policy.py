@@ -1,10 +1,11 @@
-"""What to let go: a policy is a score for every record, and the lowest score goes first.
+"""What to let go: a policy scores every record, and the lowest score goes first.
 
 Reading does the same to a record under every policy: it sets `last_read` and adds one to
 `times_read`. What a policy makes of these facts is its score, so the same object serves a store,
 whose clock is in seconds, and a memory's state, whose clock is in steps.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,9 @@ class Usage(NamedTuple):
     strength: Float[Tensor, "*rows slots"]  # as the writer gave it, for instance its surprise
 
 
-Score = Callable[[Usage, Shaped[Tensor, "*rows slots keys"], float | Tensor], Float[Tensor, "*rows slots"]]
+Score = Callable[
+    [Usage, Shaped[Tensor, "*rows slots keys"], float | Tensor], tuple[Shaped[Tensor, "*rows slots"], ...]
+]
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,12 @@ class Policy:
     """What to let go first.
 
     Args:
-        name: how people and snapshots call it, parameters included.
-        score: (usage, keys, now) -> the worth of every record in float64; the least worth goes first,
-            and among equals the lowest id. Keys are empty, of shape (*rows, slots, 0), unless
-            `reads_keys`. A function of a module, not a lambda, so that the policy can be pickled: a
-            memory that holds it travels to other processes.
+        name: how people and snapshots call it, parameters included; `named` reads the built-in ones.
+        score: (usage, keys, now) -> the worth of every record. The least worth goes first, among equals
+            the lesser by the next tensor of the tuple, and in the end the lowest id. Keys are empty, of
+            shape (*rows, slots, 0), unless `reads_keys`; packed bits come as zeros and ones. A function
+            of a module, not a lambda, so that the policy can be pickled: a memory that holds it travels
+            to other processes.
         reads_keys: whether the score looks at the keys, which costs reading them all.
     """
 
@@ -49,10 +53,11 @@ class Policy:
 def order_of_departure(
     policy: Policy, usage: Usage, keys: Shaped[Tensor, "*rows slots keys"], now: float | Tensor
 ) -> Int[Tensor, "*rows slots"]:
-    """Positions in the order in which the records go: lowest score first, ties by lowest id."""
-    by_id = usage.ids.argsort(dim=-1, stable=True)
-    score = policy.score(usage, keys, now).gather(-1, by_id)
-    return by_id.gather(-1, score.argsort(dim=-1, stable=True))
+    """Positions in the order in which the records go; every row is decided by itself."""
+    order = usage.ids.argsort(dim=-1, stable=True)
+    for score in reversed(policy.score(usage, keys.detach(), now)):
+        order = order.gather(-1, score.gather(-1, order).argsort(dim=-1, stable=True))
+    return order
 
 
 def first_in_first_out() -> Policy:
@@ -60,8 +65,8 @@ def first_in_first_out() -> Policy:
     return Policy("first_in_first_out", _by_id)
 
 
-def _by_id(usage: Usage, keys: Tensor, now: float | Tensor) -> Tensor:
-    return usage.ids.double()
+def _by_id(usage: Usage, keys: Tensor, now: float | Tensor) -> tuple[Tensor, ...]:
+    return (usage.ids,)
 
 
 def least_recently_used() -> Policy:
@@ -69,8 +74,8 @@ def least_recently_used() -> Policy:
     return Policy("least_recently_used", _by_last_use)
 
 
-def _by_last_use(usage: Usage, keys: Tensor, now: float | Tensor) -> Tensor:
-    return usage.last_read.double()
+def _by_last_use(usage: Usage, keys: Tensor, now: float | Tensor) -> tuple[Tensor, ...]:
+    return (usage.last_read,)
 
 
 def least_often_used() -> Policy:
@@ -78,11 +83,8 @@ def least_often_used() -> Policy:
     return Policy("least_often_used", _by_times_read)
 
 
-def _by_times_read(usage: Usage, keys: Tensor, now: float | Tensor) -> Tensor:
-    # The rank of the last use is a fraction below one, so it only ever breaks ties.
-    times = usage.last_read.double().contiguous()
-    earlier = torch.searchsorted(times.sort(dim=-1).values, times)  # equal times have equal ranks
-    return usage.times_read.double() + earlier.double() / (usage.ids.shape[-1] + 1)
+def _by_times_read(usage: Usage, keys: Tensor, now: float | Tensor) -> tuple[Tensor, ...]:
+    return usage.times_read, usage.last_read
 
 
 def decayed_strength(half_life: float) -> Policy:
@@ -96,13 +98,16 @@ def decayed_strength(half_life: float) -> Policy:
     """
     if not half_life > 0:
         raise ValueError(f"half_life must be above 0, not {half_life}")
-    return Policy(f"decayed_strength({half_life:g})", partial(_by_decayed_strength, half_life=half_life))
+    name = f"decayed_strength({repr(half_life).removesuffix('.0')})"
+    return Policy(name, partial(_by_decayed_strength, half_life=half_life))
 
 
-def _by_decayed_strength(usage: Usage, keys: Tensor, now: float | Tensor, half_life: float) -> Tensor:
+def _by_decayed_strength(
+    usage: Usage, keys: Tensor, now: float | Tensor, half_life: float
+) -> tuple[Tensor, ...]:
     # In logarithms: 2^-age underflows to zero, and then all the old would be equal.
-    reinforced = usage.strength.double().log2() + (1 + usage.times_read).double().log2()
-    return reinforced + (usage.last_read.double() - now) / half_life
+    reinforced = (usage.strength.double() * (1 + usage.times_read)).log2()
+    return (reinforced + (usage.last_read.double() - now) / half_life,)
 
 
 def least_surprising() -> Policy:
@@ -110,8 +115,8 @@ def least_surprising() -> Policy:
     return Policy("least_surprising", _by_strength)
 
 
-def _by_strength(usage: Usage, keys: Tensor, now: float | Tensor) -> Tensor:
-    return usage.strength.double()
+def _by_strength(usage: Usage, keys: Tensor, now: float | Tensor) -> tuple[Tensor, ...]:
+    return (usage.strength,)
 
 
 def most_redundant() -> Policy:
@@ -123,26 +128,26 @@ def most_redundant() -> Policy:
     return Policy("most_redundant", _by_distance_to_later, reads_keys=True)
 
 
-def _by_distance_to_later(usage: Usage, keys: Tensor, now: float | Tensor) -> Tensor:
+def _by_distance_to_later(usage: Usage, keys: Tensor, now: float | Tensor) -> tuple[Tensor, ...]:
     order = usage.ids.argsort(dim=-1)
-    position = order.argsort(dim=-1)
-    sorted_keys = keys.gather(-2, order.unsqueeze(-1).expand_as(keys)).double()
-    return _nearest_later(sorted_keys).gather(-1, position)
+    by_age = keys.gather(-2, order.unsqueeze(-1).expand_as(keys)).double()
+    return (_distance_to_later(by_age).gather(-1, order.argsort(dim=-1)),)
 
 
-def _nearest_later(keys: Tensor, block: int = 1024) -> Tensor:
+def _distance_to_later(keys: Tensor, block: int = 1024) -> Tensor:
     """For each key the distance to the nearest one after it, a block of rows at a time."""
-    count = keys.shape[-2]
-    nearest = []
-    for start in range(0, count, block):
+    positions = torch.arange(keys.shape[-2], device=keys.device)
+    distances = [keys.new_zeros(*keys.shape[:-2], 0)]
+    for start in range(0, keys.shape[-2], block):
         rows = keys[..., start : start + block, :]
-        later = keys[..., start:, :]
-        distance = torch.cdist(rows, later)
-        positions = torch.arange(later.shape[-2], device=keys.device)
-        own = torch.arange(rows.shape[-2], device=keys.device)
-        distance = distance.masked_fill(positions <= own.unsqueeze(-1), torch.inf)
-        nearest.append(distance.amin(dim=-1) if later.shape[-2] else distance.new_zeros(()))
-    return torch.cat(nearest, dim=-1) if nearest else keys.new_zeros(keys.shape[:-1])
+        own = positions[start : start + block].unsqueeze(-1)
+        candidates = torch.cdist(rows, keys).masked_fill(positions <= own, torch.inf)
+        # cdist goes by matrix products, whose rounding would set exact duplicates apart, so the
+        # distance to the nearest is taken again directly.
+        nearest = candidates.argmin(dim=-1, keepdim=True)
+        distance = (rows - keys.gather(-2, nearest.expand_as(rows))).norm(dim=-1)
+        distances.append(distance.masked_fill(own.squeeze(-1) == len(positions) - 1, torch.inf))
+    return torch.cat(distances, dim=-1)
 
 
 def reservoir(seed: int) -> Policy:
@@ -151,23 +156,56 @@ def reservoir(seed: int) -> Policy:
     Every id draws a fixed random worth, and the largest stay: the same sample in law as Vitter's
     algorithm R (1985), but a function of the ids alone, so that it does not depend on when it is asked.
     """
-    return Policy(f"reservoir({seed})", partial(_by_lot, seed=seed))
+    # Seeds are mixed before ids are added: the samples of two near seeds must not be shifts of each other.
+    start = int(_mixed(torch.tensor(seed, device="cpu")))
+    return Policy(f"reservoir({seed})", partial(_by_lot, start=start))
 
 
-def _by_lot(usage: Usage, keys: Tensor, now: float | Tensor, seed: int) -> Tensor:
-    return _uniform(usage.ids, seed)
+def _by_lot(usage: Usage, keys: Tensor, now: float | Tensor, start: int) -> tuple[Tensor, ...]:
+    return (_mixed(usage.ids.long() + start),)
 
 
-def _uniform(ids: Tensor, seed: int) -> Tensor:
-    """A number in [0, 1) for every id: SplitMix64 (Steele, Lea & Flood 2014) in wrapping int64."""
+def _mixed(number: Tensor) -> Tensor:
+    """A well mixed int64 of each: SplitMix64 (Steele, Lea & Flood 2014), whose products wrap."""
+    mixed = (number + 1) * _signed(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ _shifted(mixed, 30)) * _signed(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ _shifted(mixed, 27)) * _signed(0x94D049BB133111EB)
+    return mixed ^ _shifted(mixed, 31)
 
-    def shifted(x: Tensor, bits: int) -> Tensor:  # the logical shift that torch's >> is not
-        return (x >> bits) & ((1 << (64 - bits)) - 1)
 
-    def signed(x: int) -> int:
-        return (x & (2**64 - 1)) - (2**64 if x & 2**63 else 0)
+def _shifted(number: Tensor, bits: int) -> Tensor:
+    """The logical shift to the right, which torch's >> is not."""
+    return (number >> bits) & ((1 << (64 - bits)) - 1)
 
-    mixed = (ids.long() + seed + 1) * signed(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ shifted(mixed, 30)) * signed(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ shifted(mixed, 27)) * signed(0x94D049BB133111EB)
-    return shifted(mixed ^ shifted(mixed, 31), 11).double() / 2**53
+
+def _signed(number: int) -> int:
+    return number - (2**64 if number & 2**63 else 0)
+
+
+# What `named` knows: how to make each, and the type of its one parameter if it has one.
+_BUILT_IN: dict[str, tuple[Callable[..., Policy], type | None]] = {
+    "first_in_first_out": (first_in_first_out, None),
+    "least_recently_used": (least_recently_used, None),
+    "least_often_used": (least_often_used, None),
+    "decayed_strength(half_life)": (decayed_strength, float),
+    "least_surprising": (least_surprising, None),
+    "most_redundant": (most_redundant, None),
+    "reservoir(seed)": (reservoir, int),
+}
+POLICY_NAMES = tuple(_BUILT_IN)
+
+
+def named(name: str) -> Policy:
+    """The policy of that name, `least_recently_used` or `decayed_strength(3600)`: inverse of `Policy.name`.
+
+    Raises:
+        ValueError: no such policy, listing those there are, or a parameter that does not fit.
+    """
+    parts = re.fullmatch(r"(\w+)(?:\((.+)\))?", name.strip())
+    for signature, (make, kind) in _BUILT_IN.items():
+        if parts and signature.partition("(")[0] == parts[1] and bool(parts[2]) == bool(kind):
+            try:
+                return make(kind(parts[2])) if kind else make()
+            except ValueError as error:
+                raise ValueError(f"{name!r} is no {signature}: {error}") from error
+    raise ValueError(f"no retention policy is called {name!r}; there are {', '.join(POLICY_NAMES)}")
