@@ -126,8 +126,9 @@ class DeltaRule(AddressableMemory):
         """
         real = keys.new_ones(keys.shape[:2], dtype=torch.bool) if mask is None else mask
         given = keys.new_ones(keys.shape[:2]) if strength is None else strength
+        given = given if given.dim() == 3 else given.unsqueeze(-1)
         keys, values = (torch.where(real.unsqueeze(-1), x, 0) for x in (keys, values))
-        strengths = torch.where(real.unsqueeze(-1), given.view(*real.shape, -1), 0)
+        strengths = torch.where(real.unsqueeze(-1), given, 0)
         return self._run(state, keys, keys, values, strengths.expand(*real.shape, self.heads), None)[1]
 
     def read(self, state: DeltaRuleState, queries: Float[Tensor, "batch time keys"]) -> Reading:
