@@ -64,11 +64,11 @@ def where_rows(rows: Bool[Tensor, " batch"], if_true: State, if_false: State) ->
 
     A true select: what is not chosen cannot leak a NaN into values or gradients' values.
     """
-
-    def choose(left: Tensor, right: Tensor) -> Tensor:
-        return torch.where(rows.view(-1, *[1] * (left.dim() - 1)), left, right)
-
-    return map_tensors(choose, if_true, if_false)
+    return map_tensors(
+        lambda left, right: torch.where(rows.view(-1, *[1] * (left.dim() - 1)), left, right),
+        if_true,
+        if_false,
+    )
 
 
 def reset_rows(state: State, rows: Bool[Tensor, " batch"], initial: State) -> State:

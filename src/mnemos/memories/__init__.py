@@ -1,6 +1,20 @@
 """The memories: one published system per file."""
 
 from mnemos.memories.base import AddressableMemory, Memory, Reading
+from mnemos.memories.delta_rule import DeltaRule, DeltaRuleState
 from mnemos.memories.recurrent import GRUState, LSTMState, Recurrent, RNNState
+from mnemos.memories.segment_attention import SegmentAttention, SegmentAttentionState
 
-__all__ = ["AddressableMemory", "GRUState", "LSTMState", "Memory", "RNNState", "Reading", "Recurrent"]
+__all__ = [
+    "AddressableMemory",
+    "DeltaRule",
+    "DeltaRuleState",
+    "GRUState",
+    "LSTMState",
+    "Memory",
+    "RNNState",
+    "Reading",
+    "Recurrent",
+    "SegmentAttention",
+    "SegmentAttentionState",
+]

@@ -1,0 +1,17 @@
+"""A small instance of every memory, for the laws and whatever else must hold for all of them."""
+
+from collections.abc import Callable
+
+from mnemos.memories import DeltaRule, Recurrent, SegmentAttention
+from mnemos.memories.base import Memory
+
+
+def examples() -> dict[str, Callable[[], Memory]]:
+    """A constructor of a small instance by class name; variants as "Class/variant"."""
+    return {
+        "DeltaRule": lambda: DeltaRule(4, 5, heads=2, key_size=3, value_size=2, chunk_size=4),
+        "Recurrent": lambda: Recurrent(4, 5),
+        "Recurrent/gru": lambda: Recurrent(4, 5, cell="gru", longest_dependency=20),
+        "Recurrent/rnn": lambda: Recurrent(4, 5, cell="rnn"),
+        "SegmentAttention": lambda: SegmentAttention(4, 5, window=3, heads=2),
+    }
