@@ -1,7 +1,7 @@
 """The delta rule as a layer: DeltaNet."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,6 +18,7 @@ class DeltaRuleState(NamedTuple):
     weights: Float[Tensor, "batch heads width keys"]  # W_t, the fast weights; never below float32
 
 
+@final
 class DeltaRule(AddressableMemory):
     """One matrix per head that is taught pair by pair, each time only what it did not already know.
 

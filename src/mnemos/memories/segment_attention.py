@@ -1,6 +1,6 @@
 """Attention that carries a window of what it has seen: Transformer-XL."""
 
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,6 +17,7 @@ class SegmentAttentionState(NamedTuple):
     filled: Bool[Tensor, "batch slots"]
 
 
+@final
 class SegmentAttention(Memory):
     """Attention by content and by relative distance over a window carried from segment to segment.
 
