@@ -116,14 +116,24 @@ def test_reinforce_is_unbiased(baseline: float) -> None:
         assert truth.abs().max() > 10 * error.max()  # and the truth is far from zero
 
 
-def test_a_baseline_near_the_expected_loss_reduces_the_variance() -> None:
-    near = expected_loss(*problem()).item()
-    variances = {
-        baseline: sum(float(found.var(0).sum()) for found in estimates(5_000, baseline)[0][:2])
-        for baseline in (0.0, near, near + 20)
-    }
-    assert variances[near] < 0.8 * variances[0.0]
-    assert variances[0.0] < variances[near + 20]
+def test_the_variance_is_the_enumerated_one_and_the_best_baseline_reduces_it() -> None:
+    """Of the query's gradient g: E[(loss - b)² |g|²] - |E[loss g]|², least at b = E[loss |g|²] / E[|g|²]."""
+    query, keys, values = problem()
+    with torch.no_grad():
+        probability = (keys @ query).softmax(-1)
+        losses = loss_of(values)
+        lengths = (keys - probability @ keys).pow(2).sum(-1)  # of the gradients of the log-probabilities
+        best = ((probability * losses * lengths).sum() / (probability * lengths).sum()).item()
+    (truth, *_) = gradients(expected_loss(query, keys, values), query)
+
+    def enumerated(baseline: float) -> Tensor:
+        return (probability * (losses - baseline) ** 2 * lengths).sum() - truth.pow(2).sum()
+
+    for baseline in (best - 5, 0.0, best):
+        measured = estimates(20_000, baseline)[0][0].var(0).sum()
+        torch.testing.assert_close(measured, enumerated(baseline), rtol=0.06, atol=0)
+        assert enumerated(best) <= enumerated(baseline)
+    assert enumerated(best) < 0.8 * enumerated(best - 5)
 
 
 def test_reinforce_has_the_value_of_the_loss_and_sampling_the_softmax_frequencies() -> None:

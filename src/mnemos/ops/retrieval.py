@@ -68,8 +68,9 @@ def reinforce(
     Args:
         loss: of each row, computed from what `sample` drew for it.
         log_probability: from `sample`.
-        baseline: what the loss is expected to be, for instance its running mean. The nearer, the lower
-            the variance; unbiased as long as it does not depend on what this row drew.
+        baseline: anything that does not depend on what this row drew leaves the estimate unbiased. The
+            least variance has the expected loss, each loss weighted by its log-probability's squared
+            gradient; the running mean of the loss is the usual stand-in.
     """
     credit = (loss - baseline).detach() * log_probability
     return loss + (credit - credit.detach())
