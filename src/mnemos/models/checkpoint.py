@@ -92,12 +92,12 @@ def load_model(folder: str | Path) -> LanguageModel:
 
 def _contents(model: Transformer, tokenizer: "Tokenizer") -> tuple[dict[str, Any], bytes, str]:
     memories = [
-        {"class": type(block.memory).__name__, "arguments": block.memory.configuration()}
-        for block in model.blocks
+        {"class": type(memory).__name__, "arguments": memory.configuration()} for memory in model.memories
     ]
     config = {
         "vocabulary_size": model.vocabulary_size,
         "feed_forward": model.feed_forward,
+        "context": model.context,
         "memories": memories,
     }
     weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
@@ -106,7 +106,7 @@ def _contents(model: Transformer, tokenizer: "Tokenizer") -> tuple[dict[str, Any
 
 def _build(config: dict[str, Any]) -> Transformer:
     memories = [_memory_class(layer["class"])(**layer["arguments"]) for layer in config["memories"]]
-    return Transformer(config["vocabulary_size"], memories, config["feed_forward"])
+    return Transformer(config["vocabulary_size"], memories, config["feed_forward"], config["context"])
 
 
 def _memory_class(name: str) -> type[Memory]:

@@ -13,15 +13,18 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mnemos.models.checkpoint import LanguageModel
+from mnemos.models.transformer import Features
 from mnemos.stores.base import DEFAULT_NAMESPACE, Hits, Store, StoreError
-from mnemos.tasks.text import Document
+from mnemos.tasks.text import Document, encode
+
+WINDOWS = 16  # run together, and acknowledged together
 
 
 class OtherModelError(StoreError):
@@ -78,12 +81,27 @@ class Prediction(NamedTuple):
     probabilities: Float[Tensor, " vocabulary"]
     model_probabilities: Float[Tensor, " vocabulary"]
     weight: float  # of the memory in this prediction
+    shares: Float[Tensor, " found"]  # how much each record counts within the memory's part
     hits: Hits  # the records that answered, nearest first; one row
 
 
-def check_model(language_model: LanguageModel, store: Store, namespace: str = DEFAULT_NAMESPACE) -> None:
-    """Raises OtherModelError if the store's records of a namespace are not this model's."""
-    raise NotImplementedError
+def check_model(language_model: LanguageModel, store: Store) -> None:
+    """Raises OtherModelError unless the store's records are, or will be, this model's.
+
+    A store that was opened with `fingerprint=language_model.fingerprint` and `metric="euclidean"` is.
+    """
+    facts = store.stats()
+    if facts["fingerprint"] not in (None, language_model.fingerprint):
+        raise OtherModelError(
+            f"the store holds the keys of model {facts['fingerprint'][:12]}, "
+            f"and this is model {language_model.fingerprint[:12]}: open the model that it was read with"
+        )
+    schema, width = store.schema, language_model.model.width
+    if schema and (schema.metric, schema.key_size, schema.value_shape) != ("euclidean", width, ()):
+        raise OtherModelError(
+            f"the store compares {schema.key_size} numbers by {schema.metric}, "
+            f"where this model needs {width} by euclidean distance, and single tokens as values"
+        )
 
 
 def memorize(
@@ -95,8 +113,56 @@ def memorize(
     mixture: Mixture | None = None,
     k: int = 64,
 ) -> Iterator[Progress]:
-    """Reads a document into the store, and yields after every batch that the store has acknowledged."""
-    raise NotImplementedError
+    """Reads a document into the store, and yields after every batch that the store has acknowledged.
+
+    A record is written per token: the key in float16, the token's id, as strength the surprise in nats
+    under the model alone, and {"source", "position" (of the token, from 0), "line" (from 1), "text"
+    (what identifies the text)}. What was acknowledged in an earlier call is not read again, and the
+    records come out the same, bit for bit, wherever reading was interrupted.
+
+    Args:
+        mixture: how to mix in the memory for `Progress.memory_nats`; None leaves the memory unasked.
+        k: how many records to ask for.
+
+    Raises:
+        OtherModelError: the store is another model's.
+        ChangedDocumentError: a document of this name and another text has been read.
+    """
+    check_model(language_model, store)
+    tokens = encode(language_model.tokenizer, document.text)
+    text = hashlib.sha256(document.text.encode()).hexdigest()[:12]
+    done = _acknowledged(store, document.name, text, namespace)
+    for step in _read(language_model, tokens.ids, done):
+        nats = step.nats
+        if mixture is not None:
+            nats = mixed_nats(_ask(store, step, namespace, k, approximate=False, touch=False), mixture)
+        metadata = [
+            {"source": document.name, "position": position, "line": line, "text": text}
+            for position, line in enumerate(tokens.lines[step.begin : step.end].tolist(), step.begin)
+        ]
+        store.write(
+            step.keys.half(), step.targets.int(), namespace=namespace, metadata=metadata, strength=step.nats
+        )
+        yield Progress(
+            document.name,
+            step.end,
+            len(tokens.ids),
+            len(step.targets),
+            len(language_model.tokenizer.decode(step.targets.tolist()).encode()),
+            float(step.nats.double().sum()),
+            float(nats.double().sum()),
+        )
+
+
+def _acknowledged(store: Store, source: str, text: str, namespace: str) -> int:
+    """How many tokens of a document the store holds already: what follows its last one is unread."""
+    ids = store.ids({"namespace": namespace, "source": source})
+    if not len(ids):
+        return 0
+    last = store.get(ids[-1:]).metadata[0] or {}
+    if last.get("text") != text:
+        raise ChangedDocumentError(f"{source} was read with another text: forget it first, or rename it")
+    return int(last["position"]) + 1
 
 
 def retrieve(
@@ -109,18 +175,188 @@ def retrieve(
     approximate: bool = False,
     touch: bool = False,
 ) -> Evidence:
-    """Asks the model, and the memory if there is one, about every token of a text, once."""
-    raise NotImplementedError
+    """Asks the model, and the memory if there is one, about every token of a text, once.
+
+    Args:
+        store: None, like an empty store, leaves the model alone.
+        k: how many records to ask for per token.
+        approximate, touch: as in `Store.read`; by default, being judged does not count as use.
+    """
+    if store is not None:
+        check_model(language_model, store)
+    ids = encode(language_model.tokenizer, text).ids
+    parts = [
+        _ask(store, step, namespace, k, approximate=approximate, touch=touch)
+        for step in _read(language_model, ids)
+    ]
+    return concatenate_evidence(parts)
+
+
+def concatenate_evidence(parts: Sequence[Evidence]) -> Evidence:
+    """The evidence on several texts, one after the other."""
+    if not parts:
+        raise ValueError("parts must hold the evidence on at least one text")
+    return Evidence(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+class _Step(NamedTuple):
+    """What the model made of the tokens from position `begin` to before `end`."""
+
+    begin: int
+    end: int
+    keys: Float[Tensor, "tokens width"]
+    targets: Int[Tensor, " tokens"]
+    nats: Float[Tensor, " tokens"]
+
+
+def _read(language_model: LanguageModel, ids: Int[Tensor, " tokens"], done: int = 0) -> Iterator[_Step]:
+    """Runs the model over a text, except for steps that lie wholly before position `done`.
+
+    Windows of the model's context overlap by half, so that every token but the first ones is predicted
+    from at least half a context. Windows and batches of them lie on one grid for a text, whatever
+    `done` is: the last bits of a matrix product depend on its shape.
+    """
+    model = language_model.model
+    context, stride = model.context, model.context // 2
+    inputs = torch.cat([ids.new_tensor([model.start]), ids[:-1]])
+    count = 1 + max(0, -(-(len(ids) - context) // stride))
+    padded = torch.nn.functional.pad(inputs, (0, context + (count - 1) * stride - len(ids)))
+    windows = padded.unfold(0, context, stride)
+    for first in range(0, count, WINDOWS):
+        last = min(first + WINDOWS, count)
+        begin = first * stride + (context - stride if first else 0)
+        end = min(last * stride + context - stride, len(ids))
+        if end > done:
+            features = _features(language_model, windows[first:last])
+            fresh = [part[:, -stride:].flatten(0, 1) for part in features]
+            if not first:
+                fresh = [
+                    torch.cat([part[0, :-stride], new]) for part, new in zip(features, fresh, strict=True)
+                ]
+            logits, keys = (part[: end - begin] for part in fresh)
+            targets = ids[begin:end]
+            nats = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+            old = max(0, done - begin)
+            yield _Step(begin + old, end, keys[old:], targets[old:], nats[old:])
+
+
+def _features(language_model: LanguageModel, tokens: Int[Tensor, "batch time"]) -> Features:
+    """What the model makes of tokens, on its own device, brought back to where the tokens are."""
+    model = language_model.model
+    training = model.training
+    with torch.no_grad():
+        features, _ = model.eval().features(tokens.to(model.embedding.weight.device))
+    model.train(training)
+    return Features(*(part.float().to(tokens.device) for part in features))
+
+
+def _ask(
+    store: Store | None, step: _Step, namespace: str, k: int, *, approximate: bool, touch: bool
+) -> Evidence:
+    if store is None or store.schema is None:
+        nothing = step.keys.new_zeros(len(step.targets), k)
+        return Evidence(step.nats, nothing + torch.inf, nothing.bool())
+    where = {"namespace": namespace}
+    hits = store.read(step.keys, k, where=where, approximate=approximate, touch=touch)
+    return Evidence(step.nats, hits.scores, (hits.values == step.targets.unsqueeze(1)) & (hits.ids >= 0))
+
+
+def mixture_weight(mixture: Mixture, distances: Float[Tensor, "tokens found"]) -> Float[Tensor, " tokens"]:
+    """The memory's weight for each token: 0 where it found nothing."""
+    nearest = _nearest(distances)
+    gate = torch.sigmoid((mixture.distance - nearest) / mixture.softness)
+    return torch.where(nearest.isfinite(), mixture.weight * gate, torch.zeros_like(nearest))
+
+
+def _nearest(distances: Float[Tensor, "tokens found"]) -> Float[Tensor, " tokens"]:
+    return distances[:, 0] if distances.shape[1] else distances.new_full(distances.shape[:1], torch.inf)
+
+
+def memory_log_weights(
+    temperature: float, distances: Float[Tensor, "tokens found"]
+) -> Float[Tensor, "tokens found"]:
+    """log of how much each record counts: softmax of -d² / temperature (eq. 2), -inf if nothing was found."""
+    # Relative to the nearest, so that an infinite distance to all gives -inf and not NaN.
+    nearest = distances[:, :1]
+    excess = torch.where(distances.isfinite(), distances**2 - nearest**2, torch.inf)
+    return (-excess / temperature).log_softmax(1).nan_to_num(nan=-torch.inf)
 
 
 def mixed_nats(evidence: Evidence, mixture: Mixture) -> Float[Tensor, " tokens"]:
-    """Negative log-probability of every token under the mixture."""
-    raise NotImplementedError
+    """Negative log-probability of every token under the mixture (eq. 3)."""
+    log_memory = _memory_log(evidence, mixture.temperature)
+    return _mix(mixture_weight(mixture, evidence.distances), log_memory, evidence.nats)
 
 
-def fit_mixture(evidence: Sequence[Evidence]) -> Mixture:
-    """The mixture that costs the given validation texts least, each text's mean counted alike."""
-    raise NotImplementedError
+def _memory_log(evidence: Evidence, temperature: float) -> Float[Tensor, " tokens"]:
+    """log p_memory of each token; -inf where no record agrees."""
+    log_weights = memory_log_weights(temperature, evidence.distances)
+    return log_weights.masked_fill(~evidence.agrees, -torch.inf).logsumexp(1)
+
+
+def _mix(weight: Tensor, log_memory: Tensor, nats: Tensor) -> Float[Tensor, " tokens"]:
+    mixed = -torch.logaddexp(weight.log() + log_memory, (-weight).log1p() - nats)
+    return torch.where(weight > 0, mixed, nats)  # the model alone, bit for bit
+
+
+def fit_mixture(texts: Sequence[Evidence]) -> Mixture:
+    """The mixture for a memory, from what it and the model said of validation texts.
+
+    Searches a grid of temperatures, weights, distances and softnesses, each text's mean cost counted
+    alike. Of all mixtures within one standard error of the best it takes the one that trusts the memory
+    least (the one-standard-error rule of Breiman et al. 1984): a validation text is small, and what the
+    memory knows nothing of should not pay for what it knows well. To leave a domain unharmed, give a
+    validation text of it too.
+    """
+    if not texts:
+        raise ValueError("texts must hold the evidence on at least one validation text")
+    nearest = torch.cat([_nearest(evidence.distances) for evidence in texts])
+    nearest = nearest[nearest.isfinite()]
+    alone = Mixture(temperature=1.0, weight=0.0)
+    fits = [_judge(alone, [(evidence, evidence.nats) for evidence in texts])]
+    for temperature in _temperatures(nearest):
+        asked = [(evidence, _memory_log(evidence, temperature)) for evidence in texts]
+        fits += [_judge(mixture, asked) for mixture in _gates(nearest, temperature)]
+    best = min(fits, key=lambda fit: fit.cost)
+    near = [fit for fit in fits if fit.cost <= best.cost + best.error]
+    return min(near, key=lambda fit: (fit.trust, fit.cost)).mixture
+
+
+class _Fit(NamedTuple):
+    mixture: Mixture
+    cost: float  # mean nats per token
+    error: float  # standard error of the cost
+    trust: float  # mean weight of the memory
+
+
+def _judge(mixture: Mixture, asked: list[tuple[Evidence, Tensor]]) -> _Fit:
+    """Cost and trust on texts of which the memory's log-probabilities are known."""
+    rows = []
+    for evidence, log_memory in asked:
+        weight = mixture_weight(mixture, evidence.distances)
+        nats = _mix(weight, log_memory, evidence.nats).double()
+        error = nats.std(unbiased=False) / len(nats) ** 0.5
+        rows.append(torch.stack([nats.mean(), error**2, weight.double().mean()]))
+    cost, square, trust = torch.stack(rows).mean(0).tolist()
+    return _Fit(mixture, cost, (square / len(rows)) ** 0.5, trust)
+
+
+def _temperatures(nearest: Float[Tensor, " tokens"]) -> list[float]:
+    if not len(nearest):
+        return []
+    scale = max(float(nearest.median()) ** 2, 1e-6)
+    return [scale * 2.0**power for power in range(-3, 3)]
+
+
+def _gates(nearest: Float[Tensor, " tokens"], temperature: float) -> Iterator[Mixture]:
+    """Constant weights, and weights that fall with distance, on the scale of the distances found."""
+    quantiles = nearest.sort().values[(len(nearest) * torch.arange(1, 10)) // 10]
+    spread = max(float(quantiles[-1] - quantiles[0]), 1e-6)
+    for weight in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
+        yield Mixture(temperature, weight)
+        for distance in quantiles.tolist():
+            for part in (0.05, 0.15, 0.4):
+                yield Mixture(temperature, weight, distance, part * spread)
 
 
 def predict(
@@ -131,12 +367,32 @@ def predict(
     *,
     k: int = 64,
     namespace: str = DEFAULT_NAMESPACE,
+    touch: bool = True,
 ) -> Prediction:
     """The distribution of the token after a prompt, and the records that shaped it.
 
-    The model of `mnemos recall` too: `store.get(prediction.hits.ids[0])` are the records that answer.
+    `store.get(ids)` of the hits that were found tells where each of them came from.
+
+    Args:
+        prompt: at least one token; what exceeds the model's context is cut off on the left.
     """
-    raise NotImplementedError
+    if store is not None:
+        check_model(language_model, store)
+    model = language_model.model
+    ids = encode(language_model.tokenizer, prompt).ids
+    if not len(ids):
+        raise ValueError("prompt is empty: there is nothing to ask the memory about")
+    tokens = torch.cat([ids.new_tensor([model.start]), ids])[-model.context :]
+    logits, keys = (part[0, -1:] for part in _features(language_model, tokens.unsqueeze(0)))
+    alone = logits[0].softmax(0)
+    if store is None or store.schema is None:
+        nothing = Hits(ids.new_full((1, 0), -1), keys.new_zeros(1, 0), ids.new_zeros(1, 0))
+        return Prediction(alone, alone, 0.0, ids.new_zeros(0), nothing)
+    hits = store.read(keys, k, where={"namespace": namespace}, touch=touch)
+    weight = mixture_weight(mixture, hits.scores)
+    counts = memory_log_weights(mixture.temperature, hits.scores)[0].exp()
+    remembered = torch.zeros_like(alone).index_add(0, hits.values[0].long(), counts)
+    return Prediction(weight * remembered + (1 - weight) * alone, alone, float(weight), counts, hits)
 
 
 def excerpt(
@@ -144,9 +400,33 @@ def excerpt(
 ) -> tuple[str, str, str]:
     """The text around a record as the store remembers it: what came before, its token, what followed.
 
-    It is put together from the neighbouring records of the same source, so it needs no file.
+    It is put together from the neighbouring records of the same source, so it needs no file; what has
+    been forgotten in between is left out.
+
+    Args:
+        record: its id.
+        before, after: how many tokens.
     """
-    raise NotImplementedError
+    found = store.get(torch.tensor([record]))
+    facts = found.metadata[0] or {}
+    middle = facts["position"]
+    where = {
+        "namespace": found.namespaces[0],
+        "source": facts["source"],
+        "position": {"ge": middle - before, "le": middle + after},
+    }
+    around = store.get(store.ids(where))
+    placed = sorted(
+        ((facts or {})["position"], int(token))
+        for facts, token in zip(around.metadata, around.values, strict=True)
+    )
+    parts = (
+        [token for position, token in placed if position < middle],
+        [token for position, token in placed if position == middle],
+        [token for position, token in placed if position > middle],
+    )
+    left, token, right = (language_model.tokenizer.decode(part) for part in parts)
+    return left, token, right
 
 
 def perplexity(nats: Float[Tensor, " tokens"]) -> float:

@@ -165,14 +165,18 @@ class Transformer(nn.Module):
             the tokenizer's, but marks the start of a document: see `start`.
         memories: one per layer, `input_size` and `output_size` all alike, which is the model's width.
         feed_forward: hidden width of the feed-forward networks.
+        context: how many tokens it is trained and judged on at a time.
     """
 
-    def __init__(self, vocabulary_size: int, memories: Sequence[Memory], feed_forward: int) -> None:
+    def __init__(
+        self, vocabulary_size: int, memories: Sequence[Memory], feed_forward: int, context: int = 256
+    ) -> None:
         super().__init__()
         widths = {size for memory in memories for size in (memory.input_size, memory.output_size)}
         if len(widths) != 1:
             raise ValueError(f"memories must have one width in common for inputs and outputs, not {widths}")
-        self.vocabulary_size, self.feed_forward, self.width = vocabulary_size, feed_forward, widths.pop()
+        self.vocabulary_size, self.feed_forward = vocabulary_size, feed_forward
+        self.context, self.width = context, widths.pop()
         self.embedding = nn.Embedding(vocabulary_size, self.width)
         self.blocks = nn.ModuleList(Block(memory, feed_forward) for memory in memories)
         self.last_norm = nn.RMSNorm(self.width)
@@ -183,8 +187,13 @@ class Transformer(nn.Module):
         """The token that marks the start of a document."""
         return self.vocabulary_size - 1
 
+    @property
+    def memories(self) -> list[Memory]:
+        """The memory of each layer."""
+        return [block.memory for block in self.blocks if isinstance(block, Block)]
+
     def initial_state(self, batch_size: int) -> tuple[Any, ...]:
-        return tuple(block.memory.initial_state(batch_size) for block in self.blocks)
+        return tuple(memory.initial_state(batch_size) for memory in self.memories)
 
     def forward(
         self,
@@ -217,8 +226,9 @@ class Transformer(nn.Module):
 
 
 def small_transformer(
-    vocabulary_size: int, *, width: int = 128, layers: int = 2, heads: int = 4, window: int = 256
+    vocabulary_size: int, *, width: int = 128, layers: int = 2, heads: int = 4, context: int = 256
 ) -> Transformer:
     """A transformer with rotary attention and a feed-forward width of about 8/3 of its own width."""
-    memories = [RotaryAttention(width, heads, window) for _ in range(layers)]
-    return Transformer(vocabulary_size, memories, feed_forward=-(-8 * width // 3 // 32) * 32)
+    memories = [RotaryAttention(width, heads, window=context) for _ in range(layers)]
+    feed_forward = round(8 * width / 3 / 32) * 32
+    return Transformer(vocabulary_size, memories, feed_forward, context)
