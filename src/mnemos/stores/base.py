@@ -89,7 +89,10 @@ class Store(ABC):
     means the whole store unless its filter names a namespace.
     """
 
-    schema: Schema | None  # None before the first write
+    @property
+    @abstractmethod
+    def schema(self) -> Schema | None:
+        """What every record looks like; None before the first write."""
 
     @abstractmethod
     def write(

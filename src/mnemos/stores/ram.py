@@ -61,6 +61,8 @@ class RamStore(Store):
         clock: the time in seconds.
     """
 
+    schema: Schema | None = None
+
     def __init__(
         self,
         *,
@@ -69,7 +71,6 @@ class RamStore(Store):
         read_only: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.schema: Schema | None = None
         self.fingerprint = fingerprint
         self._metric = metric
         self._read_only = read_only

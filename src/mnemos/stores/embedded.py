@@ -1,0 +1,391 @@
+"""The embedded store: a folder that any number of processes may read and one at a time write.
+
+    catalogue.sqlite      what is not of fixed width, and which rows count; its commit is the acknowledgement
+    00000001.segment ...  records of fixed width
+    1.00000007.index      an approximate index: a cache
+
+A write appends rows, syncs them, and then commits them to the catalogue, so a committed row is always
+complete. An overwrite appends a new row and declares the old one dead. A crash leaves rows that nobody
+committed, which the next write overwrites, or files that nobody committed, which the next opening for
+writing removes.
+"""
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mnemos.retention.policy import Policy, order_of_departure
+from mnemos.stores import arguments, maintenance
+from mnemos.stores.approximate import Indexes
+from mnemos.stores.base import (
+    DEFAULT_NAMESPACE,
+    Hits,
+    Metric,
+    Records,
+    Schema,
+    Store,
+    StoreClosedError,
+    StoreDamagedError,
+    StoreError,
+)
+from mnemos.stores.catalogue import FORMAT, Catalogue, schema_to_json
+from mnemos.stores.directory import Directory
+from mnemos.stores.exact import unpack_bits
+from mnemos.stores.filters import parse, parse_read
+from mnemos.stores.reading import Reader, no_hits
+from mnemos.stores.segments import ROW, Rows
+from mnemos.stores.usage import ReadCounts
+from mnemos.stores.writing import append_rows, bury
+
+CATALOGUE = "catalogue.sqlite"
+
+
+@final
+class EmbeddedStore(Store):
+    """Durable records in a folder; see `Store` for the verbs and their contract.
+
+    One object may be used from several threads, which wait for each other. It must not be carried over
+    a fork: open the store anew in the child.
+
+    Args:
+        path: the folder; made if it is not there, unless `read_only`.
+        metric: how keys are compared; checked against the store's own if it has one.
+        fingerprint: names the model whose keys these are; checked against the store's own.
+        read_only: refuse every change, usage counts included.
+        clock: the time in seconds.
+        busy_seconds: how long a change waits for another process's to end.
+        scratch_bytes: bounds what a search holds in memory at once, beside 29 bytes a record for the
+            directory (64 MiB).
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        metric: Metric | None = None,
+        fingerprint: str | None = None,
+        read_only: bool = False,
+        clock: Callable[[], float] = time.time,
+        busy_seconds: float = 30.0,
+        scratch_bytes: int = 1 << 26,
+    ) -> None:
+        self.path = Path(path)
+        self._read_only, self._clock = read_only, clock
+        self._lock = threading.RLock()
+        self._closed = False
+        maintenance.check_folder(self.path, CATALOGUE, read_only)
+        self._catalogue = Catalogue(self.path / CATALOGUE, read_only=read_only, busy_seconds=busy_seconds)
+        try:
+            self._claim(metric, fingerprint)
+            if not read_only:
+                maintenance.remove_orphans(self.path, self._catalogue)
+        except BaseException:
+            self._catalogue.close()
+            raise
+        self._directory = Directory(self.path)
+        self._reads = ReadCounts()
+        self._reader = Reader(self._directory, self._catalogue.connection, self._reads, scratch_bytes)
+        self._indexes = Indexes(self.path)
+
+    def _claim(self, metric: Metric | None, fingerprint: str | None) -> None:
+        """Checks metric and fingerprint against the store's own, which a new store takes from here."""
+        query = "SELECT metric, fingerprint FROM state"
+        kept = self._catalogue.connection.execute(query).fetchone()
+        if not self._read_only and None in kept and (metric or fingerprint):
+            with self._catalogue.transaction() as database:
+                database.execute(
+                    "UPDATE state SET metric = coalesce(metric, ?), fingerprint = coalesce(fingerprint, ?)",
+                    (metric, fingerprint),
+                )
+                kept = database.execute(query).fetchone()
+        for name, given, own in (("metric", metric, kept[0]), ("fingerprint", fingerprint, kept[1])):
+            if given is not None and own is not None and given != own:
+                raise StoreError(f"{self.path} was made with {name} {own!r}, not {given!r}")
+        self._metric, self.fingerprint = kept[0], kept[1]
+
+    @property
+    def schema(self) -> Schema | None:
+        with self._lock:
+            self._refresh()
+            return self._directory.schema
+
+    # --- changing ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction in which this process is the only one that changes the store."""
+        with self._lock:
+            self._check_open()
+            if self._read_only:
+                raise StoreError("the store was opened with read_only=True")
+            with self._catalogue.transaction() as database:
+                self._directory.load(database)
+                yield database
+                database.execute("UPDATE state SET commits = commits + 1")
+
+    def write(
+        self,
+        keys: Shaped[Tensor, "records keys"],
+        values: Shaped[Tensor, "records *value"],
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        strength: Float[Tensor, " records"] | None = None,
+    ) -> Int[Tensor, " records"]:
+        namespace = arguments.prepare_namespace(namespace)
+        with self._changing() as database:
+            known = self._directory.schema
+            schema, batch = arguments.prepare_write(known, self._metric, keys, values, metadata, strength)
+            if known is None:
+                fixed = (schema_to_json(schema), schema.metric)
+                database.execute("UPDATE state SET schema = ?, metric = ?", fixed)
+            first = self._directory.next_id
+            header = np.zeros(len(batch.keys), ROW)
+            header["id"] = np.arange(first, first + len(header))
+            header["written_at"] = self._clock()
+            header["strength"] = batch.strength.numpy()
+            header["namespace"] = self._namespace(database, namespace)
+            append_rows(self.path, database, schema, Rows(header, batch.keys, batch.values))
+            _keep_metadata(database, header["id"], batch.metadata)
+            database.execute("UPDATE state SET next_id = next_id + ?", (len(header),))
+        return torch.from_numpy(header["id"].copy())
+
+    def _namespace(self, database: sqlite3.Connection, name: str) -> int:
+        """The number of a namespace, which is given one if it is new."""
+        if name in self._directory.namespaces:
+            return self._directory.namespaces[name]
+        number = database.execute("INSERT INTO namespaces (name) VALUES (?)", (name,)).lastrowid
+        assert number is not None
+        return number
+
+    def update(
+        self,
+        ids: Int[Tensor, " records"],
+        *,
+        keys: Shaped[Tensor, "records keys"] | None = None,
+        values: Shaped[Tensor, "records *value"] | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        strength: Float[Tensor, " records"] | None = None,
+    ) -> None:
+        chosen = arguments.prepare_ids(ids, unique=True).numpy()
+        with self._changing() as database:
+            places = self._reader.find(chosen)
+            schema = self._directory.schema
+            if schema is None:
+                return  # nothing was ever written, so there are no ids
+            changes = arguments.prepare_update(schema, len(chosen), keys, values, metadata, strength)
+            if changes.metadata is not None:
+                _keep_metadata(database, chosen, changes.metadata, replace=True)
+            if changes.keys is None and changes.values is None and changes.strength is None:
+                return
+            header = self._directory.headers(chosen)
+            if changes.strength is not None:
+                header["strength"] = changes.strength.numpy()
+            new_keys = self._directory.column("keys", chosen) if changes.keys is None else changes.keys
+            new_values = (
+                self._directory.column("values", chosen) if changes.values is None else changes.values
+            )
+            append_rows(self.path, database, schema, Rows(header, new_keys, new_values))
+            bury(database, places)
+
+    def delete(
+        self, ids: Int[Tensor, " records"] | None = None, *, where: Mapping[str, Any] | None = None
+    ) -> int:
+        if (ids is None) == (where is None):
+            raise ValueError("delete needs either ids or where, and not both (where={} is every record)")
+        with self._changing() as database:
+            if ids is not None:
+                chosen = arguments.prepare_ids(ids, unique=True).numpy()
+            else:
+                chosen = self._reader.select(parse(where))
+            self._remove(database, chosen)
+        return len(chosen)
+
+    def evict(
+        self, policy: Policy, keep: int, *, where: Mapping[str, Any] | None = None
+    ) -> Int[Tensor, " records"]:
+        arguments.check_keep(keep)
+        with self._changing() as database:
+            self._reads.save(database)
+            chosen = self._reader.select(parse(where))
+            keys = torch.empty(len(chosen), 0)
+            if policy.reads_keys and self._directory.schema is not None:
+                keys = self._directory.column("keys", chosen)
+                keys = unpack_bits(keys) if keys.dtype == torch.uint8 else keys
+            order = order_of_departure(policy, self._reader.usage(chosen), keys, self._clock())
+            leaving = np.sort(chosen[order[: max(0, len(chosen) - keep)].numpy()])
+            self._remove(database, leaving)
+        return torch.from_numpy(leaving)
+
+    def _remove(self, database: sqlite3.Connection, ids: NDArray[np.int64]) -> None:
+        bury(database, self._reader.find(ids))
+        for table in ("metadata", "usage"):
+            database.executemany(f"DELETE FROM {table} WHERE id = ?", zip(ids.tolist()))
+        self._reads.forget(ids)
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        """Takes in what any process has committed since."""
+        self._check_open()
+        for _ in range(100):
+            if self._catalogue.commits() == self._directory.commits:
+                return
+            try:
+                with self._catalogue.transaction(write=False) as database:
+                    self._directory.load(database)
+                return
+            except FileNotFoundError as error:  # compacted away between our look and our opening it
+                missing = error.filename
+        raise StoreDamagedError(f"{missing} is missing, which the catalogue of {self.path} names")
+
+    def read(
+        self,
+        queries: Shaped[Tensor, "queries keys"],
+        k: int = 32,
+        *,
+        where: Mapping[str, Any] | None = None,
+        approximate: bool = False,
+        touch: bool = True,
+    ) -> Hits:
+        arguments.check_k(k)
+        namespace, rest = parse_read(where, DEFAULT_NAMESPACE)
+        with self._lock:
+            self._refresh()
+            schema = self._directory.schema
+            if schema is None:
+                return no_hits(len(queries), k)
+            vectors = arguments.prepare_queries(schema, queries)
+            if approximate and rest.conditions:
+                raise ValueError("an approximate read can filter by namespace only")
+            indexes = self._indexes if approximate else None
+            found = self._reader.nearest(vectors, k, namespace, rest, indexes)
+            hits = self._reader.hits(found)
+            if touch and not self._read_only:
+                self._reads.add(found.ids[found.ids >= 0], self._clock())
+                if self._reads.full:
+                    self.flush()
+        return hits
+
+    def gather(self, ids: Int[Tensor, " records"]) -> tuple[Tensor, Tensor]:
+        with self._lock:
+            self._refresh()
+            return self._reader.columns(arguments.prepare_ids(ids).numpy())
+
+    def get(self, ids: Int[Tensor, " records"]) -> Records:
+        with self._lock:
+            self._refresh()
+            return self._reader.records(arguments.prepare_ids(ids).numpy())
+
+    def ids(self, where: Mapping[str, Any] | None = None) -> Int[Tensor, " records"]:
+        with self._lock:
+            self._refresh()
+            return torch.from_numpy(self._reader.select(parse(where)))
+
+    def count(self, where: Mapping[str, Any] | None = None) -> int:
+        return len(self.ids(where))
+
+    def namespaces(self) -> list[str]:
+        with self._lock:
+            self._refresh()
+            return sorted(self._directory.counts())
+
+    # --- keeping ----------------------------------------------------------------------------------
+
+    def build_index(self, namespace: str = DEFAULT_NAMESPACE) -> None:
+        namespace = arguments.prepare_namespace(namespace)
+        with self._lock:
+            self._refresh()
+            index = self._indexes.build(self._directory, namespace)
+            with self._changing() as database:
+                self._indexes.register(database, index)
+
+    def compact(self) -> int:
+        before = maintenance.bytes_on_disk(self.path)
+        with self._changing() as database:
+            indexed = self._indexes.namespaces(database, self._directory)
+            if maintenance.rewrite(self._directory, database):
+                database.execute("DELETE FROM indexes")  # they hold what is to be erased
+        with self._lock:
+            maintenance.remove_orphans(self.path, self._catalogue)
+            self._catalogue.erase()
+            for namespace in indexed:
+                self.build_index(namespace)
+        return before - maintenance.bytes_on_disk(self.path)
+
+    def verify(self) -> list[str]:
+        with self._lock:
+            self._refresh()
+            return [
+                *self._catalogue.faults(),
+                *maintenance.faults(self._directory, self._catalogue.connection),
+            ]
+
+    def snapshot(self, path: str | Path) -> None:
+        with self._lock:
+            self._check_open()
+            if not self._read_only:
+                self.flush()
+            maintenance.copy(self.path, self._catalogue, CATALOGUE, Path(path))
+
+    def stats(self) -> dict[str, Any]:
+        with self._lock:
+            self._refresh()
+            counts = self._directory.counts()
+            rows = sum(part.rows for part in self._directory.parts.values())
+            schema = self._directory.schema
+            return {
+                "records": sum(counts.values()),
+                "namespaces": counts,
+                "bytes": maintenance.bytes_on_disk(self.path),
+                "dead_rows": rows - sum(counts.values()),
+                "segments": len(self._directory.parts),
+                "indexes": self._indexes.stats(self._catalogue.connection, self._directory),
+                "format": FORMAT,
+                "schema": asdict(schema) if schema else None,
+                "fingerprint": self.fingerprint,
+            }
+
+    def flush(self) -> None:
+        with self._lock:
+            self._check_open()
+            if self._reads.pending and not self._read_only:
+                with self._catalogue.transaction() as database:
+                    self._reads.save(database)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                self.flush()
+            finally:
+                self._closed = True
+                self._catalogue.close()
+                self._directory.parts.clear()  # lets go of the mapped files
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosedError("the store has been closed")
+
+
+def _keep_metadata(
+    database: sqlite3.Connection, ids: NDArray[np.int64], texts: list[str | None], replace: bool = False
+) -> None:
+    pairs = list(zip(ids.tolist(), texts, strict=True))
+    if replace:
+        database.executemany("DELETE FROM metadata WHERE id = ?", zip(ids.tolist()))
+    database.executemany(
+        "INSERT INTO metadata VALUES (?, ?)", (pair for pair in pairs if pair[1] is not None)
+    )

@@ -1,0 +1,240 @@
+"""Exact nearest neighbours over blocks of keys, in bounded memory.
+
+Float keys are scanned by float32 matrix products, which round; a bound on that rounding decides which
+rows could be among the nearest, and those are scored again in float64. So every store returns the same
+rows whatever its blocks, and equal scores are told apart by the lowest id.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int, Shaped, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mnemos.stores.base import Metric
+from mnemos.stores.exact import WORST, exact_scores
+
+SPARE = 8  # rows taken beyond k, so that a few near ties at the edge need no second scan
+GROUP = 64  # scores whose maximum is looked at first
+ROUNDING = 2.0**-24  # of float32
+TINIEST = 2.0**-126  # below this float32 products may be flushed to zero
+
+
+class Block(NamedTuple):
+    """Some rows of a store."""
+
+    keys: Shaped[Tensor, "rows keys"]
+    ids: Int[np.ndarray, " rows"]  # -1 for a row that is not to be found
+    lengths: Float[np.ndarray, " rows"]  # Euclidean lengths of float keys; empty for bits
+
+
+Blocks = Callable[[int], Iterator[Block]]  # most rows a block may have -> the blocks, anew at every call
+
+
+class Nearest(NamedTuple):
+    """Best first; -1 and the metric's worst score where fewer were found."""
+
+    ids: Int[np.ndarray, "queries found"]
+    scores: Float[np.ndarray, "queries found"]  # float64
+
+
+def lengths_of(keys: Float[Tensor, "rows keys"]) -> NDArray[np.float64]:
+    """Euclidean lengths in float64, which cannot underflow for float32 keys."""
+    return torch.linalg.vector_norm(keys, dim=1, dtype=torch.float64).numpy()
+
+
+def nearest(
+    queries: Shaped[Tensor, "queries keys"],
+    blocks: Blocks,
+    lookup: Callable[[Int[np.ndarray, " found"]], Tensor],
+    k: int,
+    metric: Metric,
+    scratch_bytes: int = 1 << 26,
+    also: Sequence[NDArray[np.int64]] | None = None,
+) -> Nearest:
+    """The `k` nearest rows of every query.
+
+    Args:
+        queries: float for float keys, uint8 for bits.
+        blocks: gives the rows to search, in blocks of at most so many rows; called again if near ties
+            ask for a second scan.
+        lookup: keys by id, for scoring the candidates again.
+        scratch_bytes: bounds the scores held at once.
+        also: for every query, ids outside the blocks that are candidates too (not for bits).
+    """
+    rows = max(GROUP, min(1 << 16, scratch_bytes // (8 * max(1, len(queries)))))
+    if metric == "hamming":
+        return _nearest_bits(queries, blocks(rows), k)
+    vectors = queries.to(torch.float32).contiguous()
+    found = _scan(vectors, blocks, rows, k, metric)
+    if also is not None:
+        found = [np.concatenate(pair) for pair in zip(found, also, strict=True)]
+    return _rescore(queries.to(torch.float64), found, lookup, k, metric)
+
+
+def _scan(
+    queries: Float32[Tensor, "queries keys"], blocks: Blocks, rows: int, k: int, metric: Metric
+) -> list[NDArray[np.int64]]:
+    """For every query the ids that can be among its k nearest, rounding considered."""
+    scores, ids, lasts = [], [], []
+    slack = torch.zeros(len(queries))
+    for block in blocks(rows):
+        scored = _scores(queries, block, metric)
+        slack = torch.maximum(slack, _rounding(queries, block, metric))
+        take = min(k + SPARE, scored.shape[1])
+        top, position = _top(scored, take)
+        scores.append(top)
+        ids.append(torch.from_numpy(block.ids)[position])
+        # A list that holds the whole block cannot have left anything out.
+        lasts.append(top[:, -1] if take < scored.shape[1] else torch.full_like(slack, -torch.inf))
+    if not scores:
+        return [np.empty(0, np.int64)] * len(queries)
+    merged, found = torch.cat(scores, dim=1), torch.cat(ids, dim=1)
+    edge = _edge(merged, slack, k)
+    # A list whose last entry lies inside the edge may have left out its equals: near ties, or numbers
+    # too large for float32. Such a query is scanned again, and every row inside is kept.
+    last = torch.stack(lasts).nan_to_num(nan=torch.inf, neginf=-torch.inf).amax(dim=0)
+    again = (last >= edge) & (last > -torch.inf)
+    rescanned = _rescan(queries, blocks, rows, metric, edge, again)
+    inside = ~(merged < edge[:, None]) & (found >= 0)  # so that NaN is inside
+    return [
+        rescanned[query] if query in rescanned else found[query][inside[query]].numpy()
+        for query in range(len(queries))
+    ]
+
+
+def _edge(merged: Tensor, slack: Tensor, k: int) -> Float[Tensor, " queries"]:
+    """The float32 score below which no row can be among the k nearest; minus infinity if unknown."""
+    if merged.shape[1] < k:
+        return torch.full_like(slack, -torch.inf)
+    edge = merged.topk(k, dim=1).values[:, -1] - 2 * slack
+    overflown = (torch.isnan(merged) | torch.isposinf(merged)).any(dim=1)
+    return torch.where(overflown | ~torch.isfinite(edge), -torch.inf, edge)
+
+
+def _rescan(
+    queries: Tensor, blocks: Blocks, rows: int, metric: Metric, edge: Tensor, again: Tensor
+) -> dict[int, NDArray[np.int64]]:
+    """Every id inside the edge, for the queries that a list of fixed length could not serve."""
+    chosen = again.nonzero().squeeze(1)
+    if not len(chosen):
+        return {}
+    inside: dict[int, list[NDArray[np.int64]]] = {int(query): [] for query in chosen}
+    for block in blocks(rows):
+        scores = _scores(queries[chosen], block, metric)
+        for query, outside in zip(chosen.tolist(), scores < edge[chosen, None], strict=True):
+            inside[query].append(block.ids[~outside.numpy() & (block.ids >= 0)])
+    return {query: np.concatenate(parts) for query, parts in inside.items()}
+
+
+def _scores(
+    queries: Float32[Tensor, "queries keys"], block: Block, metric: Metric
+) -> Float32[Tensor, "queries rows"]:
+    """In float32, the more the nearer: the inner product, or what orders as the metric does."""
+    # NumPy's product: torch's can be told, elsewhere in the program, to round to bfloat16.
+    keys = block.keys.to(torch.float32).numpy()
+    vectors = queries.numpy()
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        products = (keys @ vectors[0])[None] if len(vectors) == 1 else vectors @ keys.T
+        if metric == "cosine":
+            lengths = block.lengths
+            products *= np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0).astype(
+                np.float32
+            )
+        elif metric == "euclidean":  # |q - k|² = |q|² - 2 (q·k - |k|²/2)
+            products -= (block.lengths**2 / 2).astype(np.float32)
+    hidden = block.ids < 0
+    if hidden.any():
+        products[:, hidden] = -np.inf
+    return torch.from_numpy(products)
+
+
+def _rounding(queries: Tensor, block: Block, metric: Metric) -> Float[Tensor, " queries"]:
+    """How far `_scores` can be from the truth: the bound of any summation order, and underflow."""
+    size = queries.shape[1] + 8
+    query = torch.linalg.vector_norm(queries, dim=1, dtype=torch.float64)
+    longest = float(block.lengths.max(initial=0.0))
+    if metric == "cosine":
+        shortest = float(block.lengths[block.lengths > 0].min(initial=np.inf))
+        bound = ROUNDING * size * query + TINIEST * size * (1 + 1 / shortest)
+    else:
+        bound = ROUNDING * size * (query * longest) + TINIEST * size
+        if metric == "euclidean":
+            bound = bound + 2 * ROUNDING * longest**2
+    return bound.to(torch.float32) * (1 + 2**-20)
+
+
+def _top(
+    scores: Float32[Tensor, "queries rows"], take: int
+) -> tuple[Float32[Tensor, "queries found"], Int[Tensor, "queries found"]]:
+    """`torch.topk`, several times as fast on long rows: the best lie in the groups with the best maxima."""
+    rows = scores.shape[1]
+    groups = rows // GROUP
+    if groups < 4 * take:
+        top = scores.topk(take, dim=1)
+        return top.values, top.indices
+    head = scores[:, : groups * GROUP].unflatten(1, (groups, GROUP))
+    group = head.amax(dim=2).topk(take, dim=1).indices
+    members = (group.unsqueeze(2) * GROUP + torch.arange(GROUP)).flatten(1)
+    tail = torch.arange(groups * GROUP, rows).expand(len(scores), -1)
+    candidates = torch.cat([members, tail], dim=1)
+    top = scores.gather(1, candidates).topk(take, dim=1)
+    return top.values, candidates.gather(1, top.indices)
+
+
+def _rescore(
+    queries: Float[Tensor, "queries keys"],
+    found: Sequence[NDArray[np.int64]],
+    lookup: Callable[[NDArray[np.int64]], Tensor],
+    k: int,
+    metric: Metric,
+    pairs: int = 1 << 16,
+) -> Nearest:
+    """Scores the candidates in float64, so many pairs at a time, and keeps the best k of each query."""
+    sign = 1.0 if WORST[metric] > 0 else -1.0  # so that less is better
+    owner = np.repeat(np.arange(len(found)), [len(candidates) for candidates in found])
+    ids = np.concatenate([*found, np.empty(0, np.int64)])
+    parts = [
+        exact_scores(metric, queries[owner[part]], lookup(ids[part])).numpy()
+        for part in (slice(start, start + pairs) for start in range(0, len(ids), pairs))
+    ]
+    scores = np.concatenate([*parts, np.empty(0)])
+    order = np.lexsort((ids, sign * scores, owner))
+    owner, ids, scores = owner[order], ids[order], scores[order]
+    rank = np.arange(len(ids)) - np.searchsorted(owner, owner)
+    kept = rank < k
+    best = Nearest(np.full((len(found), k), -1, np.int64), np.full((len(found), k), WORST[metric]))
+    best.ids[owner[kept], rank[kept]] = ids[kept]
+    best.scores[owner[kept], rank[kept]] = scores[kept]
+    return best
+
+
+def hamming_distances(
+    query: UInt8[np.ndarray, " keys"], keys: UInt8[np.ndarray, "rows keys"]
+) -> Int[np.ndarray, " rows"]:
+    """How many bits differ."""
+    if keys.shape[1] % 8 == 0 and keys.flags.c_contiguous:
+        keys, query = keys.view(np.uint64), np.ascontiguousarray(query).view(np.uint64)
+    return np.bitwise_count(keys ^ query).sum(axis=1, dtype=np.int64)
+
+
+def _nearest_bits(queries: UInt8[Tensor, "queries keys"], blocks: Iterator[Block], k: int) -> Nearest:
+    """Distances are small integers, so ties are the rule: distance and id are ordered as one number."""
+    width = 1 << 44  # more than any id
+    best = np.empty((len(queries), 0), np.int64)
+    for block in blocks:
+        keys = block.keys.numpy()
+        ranked = np.stack([hamming_distances(query, keys) for query in queries.numpy()]) * width + block.ids
+        ranked = ranked[:, block.ids >= 0]
+        if ranked.shape[1] > k:
+            ranked = np.partition(ranked, k - 1, axis=1)[:, :k]
+        best = np.concatenate([best, ranked], axis=1)
+    best = np.sort(best, axis=1)[:, :k]
+    ids = np.full((len(queries), k), -1, np.int64)
+    scores = np.full((len(queries), k), np.inf)
+    ids[:, : best.shape[1]] = best % width
+    scores[:, : best.shape[1]] = best // width
+    return Nearest(ids, scores)
