@@ -42,8 +42,15 @@ class Nearest(NamedTuple):
 
 
 def lengths_of(keys: Float[Tensor, "rows keys"]) -> NDArray[np.float64]:
-    """Euclidean lengths in float64, which cannot underflow for float32 keys."""
-    return torch.linalg.vector_norm(keys, dim=1, dtype=torch.float64).numpy()
+    """Euclidean lengths as float32 sums give them; in float64 where those would over- or underflow."""
+    vectors = keys.to(torch.float32).numpy()
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+    lengths = np.sqrt(squares.astype(np.float64))
+    unsafe = ~((squares > 1e-30) & (squares < 1e30))
+    if unsafe.any():
+        lengths[unsafe] = np.linalg.norm(vectors[unsafe].astype(np.float64), axis=1)
+    return lengths
 
 
 def nearest(
@@ -153,17 +160,17 @@ def _scores(
 
 
 def _rounding(queries: Tensor, block: Block, metric: Metric) -> Float[Tensor, " queries"]:
-    """How far `_scores` can be from the truth: the bound of any summation order, and underflow."""
+    """How far `_scores` can be from the truth: the bound of any summation order, lengths, and underflow."""
     size = queries.shape[1] + 8
     query = torch.linalg.vector_norm(queries, dim=1, dtype=torch.float64)
     longest = float(block.lengths.max(initial=0.0))
     if metric == "cosine":
         shortest = float(block.lengths[block.lengths > 0].min(initial=np.inf))
-        bound = ROUNDING * size * query + TINIEST * size * (1 + 1 / shortest)
+        bound = 2 * ROUNDING * size * query + TINIEST * size * (1 + 1 / shortest)
     else:
         bound = ROUNDING * size * (query * longest) + TINIEST * size
         if metric == "euclidean":
-            bound = bound + 2 * ROUNDING * longest**2
+            bound = bound + ROUNDING * size * longest**2
     return bound.to(torch.float32) * (1 + 2**-20)
 
 
