@@ -45,9 +45,9 @@ class TrainingConfig:
 
     steps: int | None = None
     seconds: float | None = None
-    batch_size: int = 16  # samples of the model's context each
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.1
+    batch_size: int = 8  # samples of the model's context each
+    learning_rate: float = 2e-3
+    weight_decay: float = 2.0  # high: a small text is read many times, and would be learned by heart
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ it. With `RotaryAttention` this is an ordinary transformer with a sliding window
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (the usual name)
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mnemos.memories.base import Memory
+from mnemos.tree import reset_rows, where_rows
 
 
 class RotaryState(NamedTuple):
@@ -24,6 +25,7 @@ class RotaryState(NamedTuple):
     filled: Bool[Tensor, "batch slots"]
 
 
+@final
 class RotaryAttention(Memory):
     """Causal self-attention with rotary positions (Su et al. 2021) over a sliding window.
 
@@ -43,6 +45,7 @@ class RotaryAttention(Memory):
             raise ValueError(f"window must be at least 1, not {window}")
         self.input_size = self.output_size = input_size
         self.heads, self.window, self.base = heads, window, base
+        self.naive = False
         self.to_queries_keys_values = nn.Linear(input_size, 3 * input_size, bias=False)
         self.to_outputs = nn.Linear(input_size, input_size, bias=False)
 
@@ -60,22 +63,48 @@ class RotaryAttention(Memory):
     ) -> tuple[Float[Tensor, "batch time output"], RotaryState]:
         whole = state is None and mask is None and reset is None and inputs.shape[1] <= self.window
         state, real, fresh = self.begin(inputs, state, mask, reset)
+        inputs = inputs.masked_fill(~real.unsqueeze(2), 0)  # whatever padding holds, it weighs nothing
         projected = self.to_queries_keys_values(inputs).unflatten(2, (3, self.heads, -1))
         queries, keys, values = projected.unbind(2)
+        if self.naive:
+            outputs, state = self._loop(queries, keys, values, state, real, fresh)
+            return self.to_outputs(outputs.flatten(2)) * real.unsqueeze(2), state
         slots = state.filled.shape[1]
         episodes = F.pad(fresh.cumsum(1), (slots, 0))
         filled = torch.cat([state.filled, real], dim=1)
-        keys, values = torch.cat([state.keys, keys], dim=1), torch.cat([state.values, values], dim=1)
+        all_keys, all_values = torch.cat([state.keys, keys], dim=1), torch.cat([state.values, values], dim=1)
+        positions = filled.cumsum(1) - 1
         if whole:  # an ordinary transformer: nothing is carried, and the causal kernel needs no mask
-            positions = torch.arange(inputs.shape[1], device=inputs.device).expand(inputs.shape[:2])
-            outputs = self._attend(queries, keys[:, slots:], values[:, slots:], positions, positions, None)
+            now = positions[:, slots:]
+            outputs = self._attend(queries, keys, values, now, now, None)
         else:
-            positions = filled.cumsum(1) - 1
             visible = self._visible(positions, episodes, filled, slots)
-            outputs = self._attend(queries, keys, values, positions[:, slots:], positions, visible)
+            outputs = self._attend(queries, all_keys, all_values, positions[:, slots:], positions, visible)
         outputs = self.to_outputs(outputs.flatten(2)) * real.unsqueeze(2)
         kept = filled & (episodes == episodes[:, -1:])
-        return outputs, self._latest(keys, values, kept)
+        return outputs, self._latest(all_keys, all_values, kept)
+
+    def _loop(
+        self, queries: Tensor, keys: Tensor, values: Tensor, state: RotaryState, real: Tensor, fresh: Tensor
+    ) -> tuple[Float[Tensor, "batch time heads keys"], RotaryState]:
+        """One step after the other: the specification of what `forward` does at once."""
+        outputs = []
+        slots = state.filled.shape[1]
+        positions = torch.arange(slots + 1, device=queries.device).expand(len(queries), -1)
+        for query, key, value, is_real, is_fresh in zip(
+            *(part.unbind(1) for part in (queries, keys, values, real, fresh)), strict=True
+        ):
+            state = reset_rows(state, is_fresh, self.initial_state(len(query)))
+            seen_keys = torch.cat([state.keys, key.unsqueeze(1)], dim=1)
+            seen_values = torch.cat([state.values, value.unsqueeze(1)], dim=1)
+            filled = torch.cat([state.filled, torch.ones_like(is_real).unsqueeze(1)], dim=1)
+            turned = rotate(query.unsqueeze(1), positions[:, slots:], self.base).squeeze(1)
+            products = torch.einsum("bhk,bshk->bhs", turned, rotate(seen_keys, positions, self.base))
+            scores = (products / query.shape[-1] ** 0.5).masked_fill(~filled.unsqueeze(1), -torch.inf)
+            outputs.append(torch.einsum("bhs,bshk->bhk", scores.softmax(-1), seen_values))
+            after = RotaryState(seen_keys[:, 1:], seen_values[:, 1:], filled[:, 1:])
+            state = where_rows(is_real, after, state)
+        return torch.stack(outputs, dim=1) if outputs else queries, state
 
     def _visible(
         self, positions: Tensor, episodes: Tensor, filled: Tensor, slots: int
@@ -157,6 +186,7 @@ class Block(nn.Module):
         return inputs + self.to_outputs(F.silu(gate) * hidden), normalised, state
 
 
+@final
 class Transformer(nn.Module):
     """A decoder-only language model over injected memories, with tied embeddings.
 
