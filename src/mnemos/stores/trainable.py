@@ -1,14 +1,6 @@
-"""Reading from a store inside a network, and training the rows that were read.
+"""Reading from a store inside a network, and training the rows that were read."""
 
-Optimisers of rows differ from those of parameters in one way: everything that an optimiser knows, the
-number of steps included, is kept for each row, so that a row read for the first time after a million
-steps of others takes a first step. torch.optim.SparseAdam counts the steps of the whole table, and its
-correction for a short past is then wrong for every row that is read seldom.
-"""
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -16,73 +8,11 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from mnemos.stores.base import Metric, Store
-
-Moments = tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class RowOptimizer:
-    """How a row follows its gradient.
-
-    Args:
-        name: what saved states are recognised by.
-        moments: tensors of the row's shape that it keeps for each row; all begin at zero.
-        step: (rows, gradients, moments, steps) -> (new rows, new moments), in which `steps` counts
-            each row's own, this one included, and is shaped to broadcast over rows.
-    """
-
-    name: str
-    moments: int
-    step: Callable[[Tensor, Tensor, Moments, Tensor], tuple[Tensor, Moments]]
-
-
-def sgd(learning_rate: float) -> RowOptimizer:
-    """Stochastic gradient descent."""
-    return RowOptimizer("sgd", 0, partial(_sgd, learning_rate=learning_rate))
-
-
-def _sgd(
-    rows: Tensor, gradients: Tensor, moments: Moments, steps: Tensor, learning_rate: float
-) -> tuple[Tensor, Moments]:
-    return rows - learning_rate * gradients, ()
-
-
-def adagrad(learning_rate: float, epsilon: float = 1e-10) -> RowOptimizer:
-    """Adagrad (Duchi, Hazan & Singer 2011)."""
-    return RowOptimizer("adagrad", 1, partial(_adagrad, learning_rate=learning_rate, epsilon=epsilon))
-
-
-def _adagrad(
-    rows: Tensor, gradients: Tensor, moments: Moments, steps: Tensor, learning_rate: float, epsilon: float
-) -> tuple[Tensor, Moments]:
-    squares = moments[0] + gradients.square()
-    return rows - learning_rate * gradients / (squares.sqrt() + epsilon), (squares,)
-
-
-def adam(
-    learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
-) -> RowOptimizer:
-    """Adam (Kingma & Ba 2015, algorithm 1). A row that is not read keeps its moments as they are."""
-    return RowOptimizer("adam", 2, partial(_adam, learning_rate=learning_rate, betas=betas, epsilon=epsilon))
-
-
-def _adam(
-    rows: Tensor,
-    gradients: Tensor,
-    moments: Moments,
-    steps: Tensor,
-    learning_rate: float,
-    betas: tuple[float, float],
-    epsilon: float,
-) -> tuple[Tensor, Moments]:
-    mean = betas[0] * moments[0] + (1 - betas[0]) * gradients  # m
-    square = betas[1] * moments[1] + (1 - betas[1]) * gradients.square()  # v
-    deviation = (square / (1 - betas[1] ** steps)).sqrt() + epsilon
-    return rows - learning_rate * mean / (1 - betas[0] ** steps) / deviation, (mean, square)
+from mnemos.stores.row_optimizer import RowOptimizer
 
 
 class Retrieved(NamedTuple):
-    """The nearest records of each query, best first. Where fewer were found: id -1, the worst score, zeros."""
+    """The nearest records of each query, best first; where fewer were found id -1, the worst score, zeros."""
 
     ids: Int[Tensor, "queries found"]
     scores: Float[Tensor, "queries found"]  # the metric's own value, as a function of query and key
@@ -108,16 +38,15 @@ class TrainableRows:
         keys: how keys are trained; None keeps them constant. Packed bits can only be constant.
         values: how values are trained; None keeps them constant.
 
-    `keys` and `values` may be replaced between steps by ones of the same kind, with another learning
-    rate for instance.
+    `optimizers` is the two by name. Between steps one may be replaced by one of the same kind, with
+    another learning rate for instance.
     """
 
     def __init__(
         self, store: Store, *, keys: RowOptimizer | None = None, values: RowOptimizer | None = None
     ) -> None:
         self.store = store
-        self.keys = keys
-        self.values = values
+        self.optimizers = {"keys": keys, "values": values}
         self._pasts = {"keys": _Past(), "values": _Past()}
         self._read: list[tuple[Tensor, dict[str, Tensor]]] = []  # ids and leaves of each read since the step
 
@@ -144,8 +73,8 @@ class TrainableRows:
         ids, place = hits.ids[found].unique(return_inverse=True)
         stored_keys, stored_values = self.store.gather(ids)
         leaves = {
-            "keys": _leaf(stored_keys, self.keys, "keys"),
-            "values": _leaf(stored_values, self.values, "values"),
+            "keys": _leaf(stored_keys, self.optimizers["keys"], "keys"),
+            "values": _leaf(stored_values, self.optimizers["values"], "values"),
         }
         if torch.is_grad_enabled():
             self._read.append((ids, leaves))
@@ -166,6 +95,9 @@ class TrainableRows:
         """
         gradients = {name: self._gradients(name) for name in ("keys", "values")}
         ids = torch.cat([reached for reached, _ in gradients.values()]).unique()
+        if not len(ids):
+            self.zero_grad()
+            return 0
         stored = dict(zip(("keys", "values"), self.store.gather(ids), strict=True))
         changed, pasts = {}, {}
         for name, (reached, gradient) in gradients.items():
@@ -173,8 +105,7 @@ class TrainableRows:
                 at = torch.searchsorted(ids, reached)
                 rows, pasts[name] = self._moved(name, reached, stored[name][at], gradient)
                 changed[name] = stored[name].index_copy(0, at, rows)
-        if changed:
-            self.store.update(ids, **changed)
+        self.store.update(ids, keys=changed.get("keys"), values=changed.get("values"))
         for name, (steps, moments) in pasts.items():  # only now: the store has acknowledged
             self._pasts[name].record(gradients[name][0], steps, moments)
         self.zero_grad()
@@ -187,7 +118,7 @@ class TrainableRows:
     def state_dict(self) -> dict[str, Any]:
         """What the optimisers know of each row, by id; tensors, numbers and strings only."""
         return {
-            name: {"optimizer": getattr(getattr(self, name), "name", None), **past.state_dict()}
+            name: {"optimizer": _name(self.optimizers[name]), **past.state_dict()}
             for name, past in self._pasts.items()
         }
 
@@ -197,8 +128,8 @@ class TrainableRows:
         Raises:
             ValueError: the state is of other optimisers.
         """
-        for name in self._pasts:
-            given, expected = state[name]["optimizer"], getattr(getattr(self, name), "name", None)
+        for name, optimizer in self.optimizers.items():
+            given, expected = state[name]["optimizer"], _name(optimizer)
             if given != expected:
                 raise ValueError(f"the state of {name} is of {given}, and {name} are trained by {expected}")
         self._pasts = {name: _Past(state[name]) for name in self._pasts}
@@ -207,7 +138,8 @@ class TrainableRows:
         self, name: str, ids: Tensor, stored: Tensor, gradients: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The rows after a step, in the store's dtype; and the steps and moments to record."""
-        optimizer: RowOptimizer = getattr(self, name)
+        optimizer = self.optimizers[name]
+        assert optimizer is not None  # only leaves have gradients, and only what is trained is a leaf
         steps, moments = self._pasts[name].recall(ids, gradients, optimizer.moments)
         steps = steps + 1
         counts = steps.to(gradients.dtype).view(-1, *[1] * (gradients.dim() - 1))
@@ -230,7 +162,7 @@ class TrainableRows:
 class _Past:
     """What an optimiser knows of each row. Place 0 belongs to no row and stays zero: a row's beginning."""
 
-    def __init__(self, state: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
         self._places: dict[int, int] = {}
         self._steps: Tensor | None = None
         self._moments: Tensor | None = None
@@ -267,6 +199,10 @@ def _grown(held: Tensor | None, like: Tensor, count: int) -> Tensor:
     if count <= len(held):
         return held
     return torch.cat([held, held.new_zeros(max(count, 2 * len(held)) - len(held), *held.shape[1:])])
+
+
+def _name(optimizer: RowOptimizer | None) -> str | None:
+    return optimizer.name if optimizer else None
 
 
 def _leaf(stored: Tensor, optimizer: RowOptimizer | None, name: str) -> Tensor:
