@@ -141,7 +141,7 @@ def standard_library(package: str = "email") -> list[Document]:
 
 
 def novels(root: str | Path | None = None) -> Split:
-    """72 English novels that are in the public domain, 60 for training, 6 and 6 by other authors.
+    """72 English novels that are in the public domain: 60 for training, 6 to tune on, 6 to report on.
 
     Args:
         root: a data folder that holds text/english_novels_dev.zip; the environment's MNEMOS_DATA if
