@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import math
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ def train_language_model(
     *,
     resume: bool = True,
     progress: bool = True,
+    advance: Callable[[float, str], None] | None = None,
 ) -> LanguageModel:
     """Trains a model on documents, saves it to a folder as `save_model` does, and returns it.
 
@@ -77,7 +79,8 @@ def train_language_model(
 
     Args:
         resume: False starts afresh where the folder holds a checkpoint.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar, on stderr.
+        advance: told (share done, from 0 to 1; step and loss) after every step, in place of that bar.
 
     Raises:
         ValueError: no document, or the folder holds the checkpoint of another run.
@@ -93,7 +96,9 @@ def train_language_model(
         duration=timedelta(seconds=config.seconds) if config.seconds else None, verbose=False
     )
     with _quiet_lightning():
-        trainer = _trainer(Path(folder), config, timer, progress)
+        shown = [callbacks.RichProgressBar(leave=True, console_kwargs={"stderr": True})] if progress else []
+        told = [_Teller(config, timer.time_elapsed, advance)] if advance else shown
+        trainer = _trainer(Path(folder), config, [timer, *told])
         samples.first_step = lambda: trainer.global_step
         module = _Training(model.train(), config, identity, timer.time_elapsed)
         interrupted = _fit(trainer, module, samples, checkpoint if found else None)
@@ -183,14 +188,32 @@ class _Training(lightning.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _rate(self, step: int) -> float:
-        by_steps = step / self.config.steps if self.config.steps else 0.0
-        by_seconds = self.elapsed() / self.config.seconds if self.config.seconds else 0.0
-        done = min(max(by_steps, by_seconds), 1.0)
+        done = _share_done(self.config, step, self.elapsed())
         warm = min((step + 1) / 50, 1.0)
         return warm * (0.55 + 0.45 * math.cos(math.pi * done))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["identity"] = self.identity
+
+
+class _Teller(lightning.Callback):
+    """Tells somebody how far training is."""
+
+    def __init__(
+        self, config: TrainingConfig, elapsed: Callable[[], float], advance: Callable[[float, str], None]
+    ) -> None:
+        self.config, self.elapsed, self.advance = config, elapsed, advance
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        step = trainer.global_step
+        loss = float(outputs["loss"])
+        self.advance(_share_done(self.config, step, self.elapsed()), f"step {step:,}, loss {loss:.2f}")
+
+
+def _share_done(config: TrainingConfig, step: int, elapsed: float) -> float:
+    by_steps = step / config.steps if config.steps else 0.0
+    by_seconds = elapsed / config.seconds if config.seconds else 0.0
+    return min(max(by_steps, by_seconds), 1.0)
 
 
 def _identity(model: Transformer, samples: Samples, config: TrainingConfig) -> dict[str, Any]:
@@ -213,7 +236,7 @@ def _check_identity(checkpoint: Path, identity: dict[str, Any]) -> None:
         )
 
 
-def _trainer(folder: Path, config: TrainingConfig, timer: Any, progress: bool) -> Any:
+def _trainer(folder: Path, config: TrainingConfig, told: list[Any]) -> Any:
     keeper = callbacks.ModelCheckpoint(
         dirpath=folder / "checkpoints",
         filename="last",
@@ -221,7 +244,6 @@ def _trainer(folder: Path, config: TrainingConfig, timer: Any, progress: bool) -
         save_on_exception=True,
         enable_version_counter=False,
     )
-    bar = [callbacks.RichProgressBar(leave=True)] if progress else []
     tensorboard = importlib.util.find_spec("tensorboard") is not None
     logger = loggers.TensorBoardLogger if tensorboard else loggers.CSVLogger
     return lightning.Trainer(
@@ -232,8 +254,9 @@ def _trainer(folder: Path, config: TrainingConfig, timer: Any, progress: bool) -
         devices=1,
         gradient_clip_val=1.0,
         logger=logger(folder, name="logs"),
-        callbacks=[timer, keeper, *bar],
-        enable_progress_bar=progress,
+        callbacks=[*told, keeper],
+        enable_progress_bar=any(isinstance(one, callbacks.ProgressBar) for one in told),
+        log_every_n_steps=10,
         enable_model_summary=False,
     )
 
@@ -253,11 +276,13 @@ def _fit(trainer: Any, module: Any, samples: Samples, checkpoint: Path | None) -
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Keeps what Lightning says about devices and its own products off the terminal."""
+    """Keeps what Lightning says about devices, its products and its own use of torch off the terminal."""
     logger = logging.getLogger("lightning.pytorch")
     before = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec")
+            yield
     finally:
         logger.setLevel(before)

@@ -1,0 +1,209 @@
+"""Asking a memory in words: which records answer a phrase, and how to correct what they say."""
+
+import time
+from typing import Any, NamedTuple
+
+import torch
+
+from mnemos.models.checkpoint import LanguageModel
+from mnemos.models.nearest_neighbour import Mixture, Prediction, excerpt, predict
+from mnemos.stores.base import DEFAULT_NAMESPACE, Store
+from mnemos.tasks.text import encode
+
+CORRECTION_OF = "correction of "  # how the source of a written correction begins
+
+
+class Answer(NamedTuple):
+    """A record that answers, and all that is known of it."""
+
+    id: int
+    token: str  # what it says comes next
+    before: str  # the text around it, as far as the memory still holds it
+    after: str
+    distance: float  # Euclidean, of its key from the phrase's; 0 is the same
+    share: float  # of what the memory says, 0 to 1
+    source: str
+    line: int
+    position: int  # of the token in its source, from 0
+    age: float  # seconds since it was written
+    times_read: int
+
+
+class Recollection(NamedTuple):
+    """What a phrase brings back."""
+
+    phrase: str
+    continuation: str  # the likeliest next tokens, one after the other
+    alone: str  # the likeliest next token by the model without memory
+    weight: float  # of the memory in the first of them
+    answers: list[Answer]  # nearest first
+
+
+class Correction(NamedTuple):
+    """What a correction changed."""
+
+    phrase: str
+    before: str  # the next token as it was
+    after: str
+    changed: list[int]  # records whose value is another now
+    written: list[int]  # records that say how the answer goes on
+
+
+def recall(
+    language_model: LanguageModel,
+    store: Store,
+    phrase: str,
+    mixture: Mixture,
+    *,
+    k: int = 64,
+    show: int = 5,
+    tokens: int = 8,
+    namespace: str = DEFAULT_NAMESPACE,
+) -> Recollection:
+    """The records that answer a phrase, each with where it came from, and how model and memory go on.
+
+    Args:
+        k: how many records to ask for.
+        show: how many of them to tell about; these count as read.
+        tokens: length of the continuation, at least 1.
+    """
+    if tokens < 1 or show < 0:
+        raise ValueError(f"tokens must be at least 1 and show at least 0, not {tokens} and {show}")
+    prediction = predict(language_model, store, phrase, mixture, k=k, namespace=namespace, touch=False)
+    answers = _answers(language_model, store, prediction, show)
+    chosen = [int(prediction.probabilities.argmax())]
+    while len(chosen) < tokens:
+        prompt = phrase + _text(language_model, *chosen)
+        following = predict(language_model, store, prompt, mixture, k=k, namespace=namespace, touch=False)
+        chosen.append(int(following.probabilities.argmax()))
+    alone = _text(language_model, int(prediction.model_probabilities.argmax()))
+    if answers:  # to be told about is use; to be weighed among the k is not
+        predict(language_model, store, phrase, mixture, k=len(answers), namespace=namespace, touch=True)
+    return Recollection(phrase, _text(language_model, *chosen), alone, prediction.weight, answers)
+
+
+def correct(
+    language_model: LanguageModel,
+    store: Store,
+    phrase: str,
+    answer: str,
+    mixture: Mixture,
+    *,
+    k: int = 64,
+    at_most: int = 8,
+    namespace: str = DEFAULT_NAMESPACE,
+) -> Correction:
+    """Changes what the memory answers to a phrase, in as few records as it takes, nearest first.
+
+    The first token of the answer becomes the value of the nearest records, one more at a time, until it
+    is the likeliest token. Where the answer has more tokens, a record is written for each, under the
+    source "correction of ...".
+
+    Args:
+        answer: with the space that it begins with, if it does.
+        at_most: how many records may change.
+
+    Raises:
+        ValueError: the answer is empty, or changing `at_most` records would not bring it about; nothing
+            has been changed then.
+    """
+    targets = encode(language_model.tokenizer, answer).ids.tolist()
+    if not targets:
+        raise ValueError("answer is empty: say what should come after the phrase")
+    prediction = predict(language_model, store, phrase, mixture, k=k, namespace=namespace, touch=False)
+    chosen = _fewest(prediction, targets[0], at_most)
+    before = _text(language_model, int(prediction.probabilities.argmax()))
+    if len(chosen):
+        found = store.get(chosen)
+        metadata = [
+            {**(facts or {}), "corrected": _text(language_model, int(token))}
+            for facts, token in zip(found.metadata, found.values, strict=True)
+        ]
+        store.update(chosen, values=torch.full((len(chosen),), targets[0]).int(), metadata=metadata)
+    nearest = prediction.hits.ids[0, :1]
+    written = _write_rest(language_model, store, phrase, targets, nearest, namespace)
+    after = predict(language_model, store, phrase, mixture, k=k, namespace=namespace, touch=False)
+    said = _text(language_model, int(after.probabilities.argmax()))
+    return Correction(phrase, before, said, chosen.tolist(), written)
+
+
+def _fewest(prediction: Prediction, target: int, at_most: int) -> torch.Tensor:
+    """Ids of the nearest records to change so that `target` becomes the likeliest token."""
+    values, ids = prediction.hits.values[0].long(), prediction.hits.ids[0]
+    wrong = ((values != target) & (ids >= 0)).nonzero().flatten()
+    probabilities = prediction.probabilities.clone()
+    for count in range(min(at_most, len(wrong)) + 1):
+        if int(probabilities.argmax()) == target:
+            return ids[wrong[:count]].sort().values
+        if count < len(wrong):
+            moved = prediction.weight * float(prediction.shares[wrong[count]])
+            probabilities[values[wrong[count]]] -= moved
+            probabilities[target] += moved
+    raise ValueError(
+        f"changing {at_most} records would not make this the answer: the memory counts for "
+        f"{prediction.weight:.0%} here. A longer phrase, nearer to what was read, finds them better"
+    )
+
+
+def _write_rest(
+    language_model: LanguageModel,
+    store: Store,
+    phrase: str,
+    targets: list[int],
+    nearest: torch.Tensor,
+    namespace: str,
+) -> list[int]:
+    """Records for the tokens after the first: their keys are what the model sees before each of them."""
+    if len(targets) == 1:
+        return []
+    facts = store.get(nearest).metadata[0] or {}
+    model = language_model.model
+    prompt = encode(language_model.tokenizer, phrase).ids
+    tokens = torch.cat([prompt.new_tensor([model.start]), prompt, prompt.new_tensor(targets)])
+    with torch.no_grad():
+        features, _ = model.features(tokens[-model.context - 1 : -1].unsqueeze(0))
+    rest = targets[1:]
+    source = CORRECTION_OF + str(facts.get("source", "")).removeprefix(CORRECTION_OF)
+    metadata = [
+        {"source": source, "position": position, "line": facts.get("line", 0), "text": ""}
+        for position in range(1, len(targets))
+    ]
+    ids = store.write(
+        features.keys[0, -len(rest) :].half(),
+        torch.tensor(rest).int(),
+        namespace=namespace,
+        metadata=metadata,
+    )
+    return ids.tolist()
+
+
+def _answers(language_model: LanguageModel, store: Store, prediction: Prediction, show: int) -> list[Answer]:
+    hits = prediction.hits
+    found = hits.ids[0][hits.ids[0] >= 0][:show]
+    records = store.get(found)
+    now = time.time()
+    answers = []
+    for row, id_ in enumerate(found.tolist()):
+        facts: dict[str, Any] = records.metadata[row] or {}
+        before, token, after = excerpt(language_model, store, id_)
+        answers.append(
+            Answer(
+                id_,
+                token,
+                before,
+                after,
+                float(hits.scores[0, row]),
+                float(prediction.shares[row]),
+                facts["source"],
+                facts["line"],
+                facts["position"],
+                max(0.0, now - float(records.usage.written_at[row])),
+                int(records.usage.times_read[row]),
+            )
+        )
+    return answers
+
+
+def _text(language_model: LanguageModel, *tokens: int) -> str:
+    start = language_model.model.start  # which the tokenizer does not know
+    return language_model.tokenizer.decode([token for token in tokens if token != start])

@@ -1,0 +1,228 @@
+"""The report's figures: measurements in, SVG out. Each takes what one step of the demo measured."""
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+
+from mnemos.demo.results import Evicted, Learned, Trained
+
+# Told apart by lightness as well as by hue, for readers who do not see the difference of hues.
+WITHOUT, WITH, TUNED, FAINT, INK = "#9aa0a8", "#1857a4", "#d9772b", "#d7dadf", "#23272e"
+WIDTH = 7.6  # inches, the column of the page
+STYLE: Any = {  # matplotlib types its settings by name
+    "svg.fonttype": "none",  # text stays text, in the page's own font
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Arial", "Liberation Sans", "DejaVu Sans"],
+    "font.size": 9.5,
+    "axes.edgecolor": "#8b9099",
+    "axes.labelcolor": "#4a505a",
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": "#4a505a",
+    "ytick.color": "#4a505a",
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "text.color": INK,
+    "grid.color": "#eceef1",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "svg.hashsalt": "mnemos",  # the same measurements give the same file
+}
+
+
+def training(trained: Trained) -> str:
+    """Loss over the steps of training."""
+    with drawing(height=1.9) as (figure, [axes]):
+        steps, nats = zip(*trained.losses, strict=True)
+        axes.plot(steps, [math.exp(value) for value in nats], color=INK, linewidth=1.4)
+        _perplexity_axis(axes, "perplexity in training")
+        axes.set_xlabel("step")
+        axes.set_xlim(0, max(steps))
+    return svg(figure)
+
+
+def domains(learned: Learned) -> str:
+    """Where each domain stood before, after reading, and after fine-tuning: one row per domain."""
+    rows = [
+        ("unseen text of A,\nwhat it was trained on", learned.a_without, learned.a_with, learned.a_tuned),
+        ("unseen text of B,\nnew to it", learned.b_without, learned.b_with, learned.b_tuned),
+    ]
+    with drawing(height=2.0) as (figure, [axes]):
+        for y, (_, *values) in enumerate(rows):
+            axes.plot([min(values), max(values)], [y, y], color=FAINT, linewidth=2, zorder=1)
+            for value, (colour, name, dy) in zip(values, _MARKS, strict=True):
+                axes.scatter([value], [y], s=64, color=colour, zorder=3)
+                axes.annotate(
+                    f"{name} {value:.1f}",
+                    (value, y),
+                    (0, dy),
+                    textcoords="offset points",
+                    ha="center",
+                    va="center",
+                    color=colour if colour != WITHOUT else "#6b717b",
+                )
+        axes.set_yticks(range(len(rows)), [name for name, *_ in rows], multialignment="right")
+        axes.set_ylim(-0.75, len(rows) - 0.3)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        axes.margins(x=0.15)
+        _perplexity_axis(axes, "perplexity per token (lower is better)", horizontal=True)
+    return svg(figure)
+
+
+_MARKS = ((WITHOUT, "alone", -17), (WITH, "with memory", 15), (TUNED, "fine-tuned", -17))
+
+
+def along_the_text(learned: Learned) -> str:
+    """Perplexity along the unseen text of B, with and without memory."""
+    points = learned.along
+    thousands = [point["bytes"] / 1e3 for point in points]
+    without = [math.exp(point["without"]) for point in points]
+    remembered = [math.exp(point["with_memory"]) for point in points]
+    with drawing(height=2.5) as (figure, [axes]):
+        axes.fill_between(thousands, remembered, without, color=WITH, alpha=0.07, linewidth=0)
+        axes.plot(thousands, without, color=WITHOUT, linewidth=1.4)
+        axes.plot(thousands, remembered, color=WITH, linewidth=1.4)
+        _perplexity_axis(axes, "perplexity")
+        axes.set_xlabel("position in the unseen text, thousand bytes")
+        axes.set_xlim(0, max(thousands))
+        _label(axes, thousands[-1], without[-1], "alone", "#6b717b")
+        _label(axes, thousands[-1], remembered[-1], "with memory", WITH)
+    return svg(figure)
+
+
+def store_size(learned: Learned) -> str:
+    """Perplexity on both domains against the share of the store."""
+    shares = [100 * point["share"] for point in learned.curve]
+    with drawing(height=2.6) as (figure, [axes]):
+        lines = [("b", learned.b_without, WITH, "unseen B"), ("a", learned.a_without, INK, "unseen A")]
+        ends = {name: learned.curve[-1][name] for name in "ab"}
+        for name, without, colour, text in lines:
+            axes.axhline(without, color=colour, linewidth=1, linestyle=(0, (2, 3)), alpha=0.6)
+            axes.plot(
+                shares,
+                [point[name] for point in learned.curve],
+                color=colour,
+                linewidth=1.6,
+                marker="o",
+                markersize=4.5,
+            )
+            higher = ends[name] == max(ends.values())
+            _label(axes, shares[-1], ends[name], f"{text} {ends[name]:.1f}", colour, 5 if higher else -5)
+        _label(axes, shares[-1], learned.b_without, f"B alone {learned.b_without:.1f}", WITH)
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(shares, [f"{share:g} %" for share in shares])
+        axes.set_xlim(min(shares) * 0.9, 100)
+        axes.set_xlabel(f"share of the memory's {learned.records:,} records, in the order of reading")
+        _perplexity_axis(axes, "perplexity")
+    return svg(figure)
+
+
+def growth(learned: Learned) -> str:
+    """What reading cost and bought: the size of the memory, and bits per byte of what was just read."""
+    read = [point["bytes_read"] / 1e3 for point in learned.growth]
+    with drawing(height=2.5, columns=2) as (figure, [size, bits]):
+        size.plot(read, [point["disk"] / 1e6 for point in learned.growth], color=INK, linewidth=1.6)
+        size.set_title("memory on disk, MB")
+        size.set_ylim(0)
+        bits.plot(read, [point["without"] for point in learned.growth], color=WITHOUT, linewidth=1.4)
+        bits.plot(read, [point["with_memory"] for point in learned.growth], color=WITH, linewidth=1.4)
+        bits.set_title("bits per byte of the text as it comes")
+        bits.set_ylim(0)
+        last = learned.growth[-1]
+        _label(bits, read[-1], last["without"], "alone", "#6b717b")
+        _label(bits, read[-1], last["with_memory"], "with what\nwas read so far", WITH)
+        for axes in (size, bits):
+            axes.set_xlim(0, max(read))
+            axes.set_xlabel("text read, thousand bytes")
+    return svg(figure)
+
+
+def evictions(evicted: Evicted) -> str:
+    """Perplexity on both domains' unseen text after half of the records has gone, by policy."""
+    policies = sorted(evicted.policies, key=lambda policy: policy["b"])
+    with drawing(height=0.9 + 0.27 * len(policies)) as (figure, [axes]):
+        names = [policy["policy"].replace("_", " ") for policy in policies]
+        costs = [policy["b"] for policy in policies]
+        axes.barh(names, costs, height=0.62, color=WITH)
+        axes.invert_yaxis()
+        for row, cost in enumerate(costs):
+            axes.annotate(
+                f"{cost:.1f}", (cost, row), (4, 0), textcoords="offset points", va="center", color=WITH
+            )
+        lines = ((evicted.b_full, "all records", INK), (evicted.b_without, "no memory", "#6b717b"))
+        for value, text, colour in lines:
+            axes.axvline(value, color=colour, linewidth=1, linestyle=(0, (2, 3)))
+            axes.annotate(
+                f"{text} {value:.1f}",
+                (value, 1),
+                (0, 4),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                ha="center",
+                color=colour,
+            )
+        axes.set_xlim(0, 1.08 * max(*costs, evicted.b_without))
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("perplexity on unseen text of B")
+    return svg(figure)
+
+
+@contextmanager
+def drawing(height: float, columns: int = 1) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+    """A figure of the page's width in the page's style, without any global state of pyplot."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        yield figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an element that can stand in a page."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _perplexity_axis(axes: Axes, label: str, horizontal: bool = False) -> None:
+    """A logarithmic axis with plain numbers."""
+    axis = axes.xaxis if horizontal else axes.yaxis
+    (axes.set_xscale if horizontal else axes.set_yscale)("log")
+    (axes.set_xlabel if horizontal else axes.set_ylabel)(label)
+    low, high = axes.get_xlim() if horizontal else axes.get_ylim()
+    ticks: list[int] = []
+    for steps in ((1, 2, 5), (1, 2, 3, 5, 7), range(1, 10)):  # as few as do
+        if len(ticks) < 4:
+            ticks = [m * 10**e for e in range(7) for m in steps if low <= m * 10**e <= high]
+    axis.set_ticks(ticks)
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
+
+
+def _label(axes: Axes, x: float, y: float, text: str, colour: str, raised: float = 0) -> Any:
+    """A name at the end of a line, in place of a legend; `raised` keeps two apart, in points."""
+    return axes.annotate(
+        text,
+        (x, y),
+        (6, raised),
+        textcoords="offset points",
+        va="center",
+        color=colour,
+        annotation_clip=False,
+    )
