@@ -2,6 +2,7 @@
 
 from mnemos.memories.base import AddressableMemory, Memory, Reading
 from mnemos.memories.delta_rule import DeltaRule, DeltaRuleState
+from mnemos.memories.key_value import KeyValue, KeyValueState
 from mnemos.memories.recurrent import GRUState, LSTMState, Recurrent, RNNState
 from mnemos.memories.segment_attention import SegmentAttention, SegmentAttentionState
 
@@ -10,6 +11,8 @@ __all__ = [
     "DeltaRule",
     "DeltaRuleState",
     "GRUState",
+    "KeyValue",
+    "KeyValueState",
     "LSTMState",
     "Memory",
     "RNNState",

@@ -36,6 +36,8 @@ class Memory(nn.Module, ABC):
 
     input_size: int
     output_size: int
+    naive: bool  # both only where the docstring says
+    capacity: int
     _origin: Tensor
 
     def __init__(self) -> None:

@@ -63,7 +63,7 @@ class _Kind(NamedTuple):
     """What tells one cell from another."""
 
     state: type[Any]
-    cell: type[nn.RNNCellBase]
+    cell: Callable[[int, int], nn.RNNCellBase]
     step: Callable[[Tensor, Tensor, Any], Any]
     sequence: Callable[..., tuple[Tensor, ...]]  # torch's fused run over a sequence
     carried: int  # how many of the state's tensors the next step needs; the rest are gates to look at

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 
-from mnemos.memories import DeltaRule, Recurrent, SegmentAttention
+from mnemos.memories import DeltaRule, KeyValue, Recurrent, SegmentAttention
 from mnemos.memories.base import Memory
+from mnemos.retention import least_often_used, least_recently_used
 
 
 def examples() -> dict[str, Callable[[], Memory]]:
     """A constructor of a small instance by class name; variants as "Class/variant"."""
     return {
         "DeltaRule": lambda: DeltaRule(4, 5, heads=2, key_size=3, value_size=2, chunk_size=4),
+        "KeyValue": lambda: KeyValue(4, 3, 5, slots=3, policy=least_recently_used()),
+        "KeyValue/top_k": lambda: KeyValue(4, 3, 5, slots=6, policy=least_often_used(), top_k=2),
         "Recurrent": lambda: Recurrent(4, 5),
         "Recurrent/gru": lambda: Recurrent(4, 5, cell="gru", longest_dependency=20),
         "Recurrent/rnn": lambda: Recurrent(4, 5, cell="rnn"),
