@@ -34,8 +34,10 @@ class Candidates(NamedTuple):
 
 
 class Built(NamedTuple):
+    """An index that is in memory only."""
+
     namespace: int
-    file: str
+    index: Any
     covered: int
     recall: float
 
@@ -48,7 +50,7 @@ class Indexes:
         self._loaded: dict[str, Any] = {}
 
     def build(self, directory: Directory, namespace: str) -> Built:
-        """Trains and writes an index of what the namespace holds now; `register` puts it to use."""
+        """Trains an index of what the namespace holds now; `register` puts it to use."""
         faiss = _faiss()
         schema = directory.schema
         number = directory.namespaces.get(namespace)
@@ -67,22 +69,23 @@ class Indexes:
             part = ids[start : start + (1 << 16)]
             index.add_with_ids(_vectors(directory, part), directory.places(part))
         covered = int(directory.places(ids).max())
-        file = f"{number}.{directory.commits:08d}.index"
-        self._write(index, file)
-        recall = self._recall(directory, index, number, ids, covered)
-        return Built(number, file, covered, recall)
-
-    def _write(self, index: Any, file: str) -> None:
-        path = self.folder / file
-        _faiss().write_index(index, str(path))
-        with open(path, "rb") as written:
-            os.fsync(written.fileno())
-        sync_folder(self.folder)
-        self._loaded = {file: index}
+        return Built(number, index, covered, self._recall(directory, index, number, ids, covered))
 
     def register(self, database: sqlite3.Connection, built: Built) -> None:
-        """Puts an index to use, within a transaction; the file of the one before is removed later."""
-        database.execute("INSERT OR REPLACE INTO indexes VALUES (?, ?, ?, ?)", built)
+        """Writes an index and puts it to use, within a transaction that changes the store.
+
+        Without the lock, another process could take the file for what a crash has left, and remove it.
+        The file of the index before is removed as just that, later.
+        """
+        commits = database.execute("SELECT commits FROM state").fetchone()[0]
+        file = f"{built.namespace}.{commits:08d}.index"
+        _faiss().write_index(built.index, str(self.folder / file))
+        with open(self.folder / file, "rb") as written:
+            os.fsync(written.fileno())
+        sync_folder(self.folder)
+        row = (built.namespace, file, built.covered, built.recall)
+        database.execute("INSERT OR REPLACE INTO indexes VALUES (?, ?, ?, ?)", row)
+        self._loaded = {file: built.index}
 
     def candidates(
         self,
@@ -100,6 +103,8 @@ class Indexes:
             raise StoreError(f"namespace {namespace!r} has no index; call build_index({namespace!r}) first")
         file, covered = found
         if file not in self._loaded:
+            if not (self.folder / file).exists():  # replaced a moment ago: this once, search exactly
+                return Candidates([np.empty(0, np.int64)] * len(queries), -1)
             faiss = _faiss()
             self._loaded = {file: faiss.read_index(str(self.folder / file), faiss.IO_FLAG_MMAP)}
         return Candidates(_search(directory, self._loaded[file], queries, k), covered)

@@ -89,7 +89,7 @@ class EmbeddedStore(Store):
         try:
             self._claim(metric, fingerprint)
             if not read_only:
-                maintenance.remove_orphans(self.path, self._catalogue)
+                maintenance.remove_orphans(self.path, self._catalogue, patient=False)
         except BaseException:
             self._catalogue.close()
             raise
@@ -116,8 +116,7 @@ class EmbeddedStore(Store):
 
     @property
     def schema(self) -> Schema | None:
-        with self._lock:
-            self._refresh()
+        with self._reading():
             return self._directory.schema
 
     # --- changing ---------------------------------------------------------------------------------
@@ -236,19 +235,22 @@ class EmbeddedStore(Store):
 
     # --- reading ----------------------------------------------------------------------------------
 
-    def _refresh(self) -> None:
-        """Takes in what any process has committed since."""
-        self._check_open()
-        for _ in range(100):
-            if self._catalogue.commits() == self._directory.commits:
-                return
-            try:
-                with self._catalogue.transaction(write=False) as database:
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that sees the store as of one moment, whatever other processes commit meanwhile."""
+        with self._lock, contextlib.ExitStack() as stack:
+            self._check_open()
+            for _ in range(100):
+                database = stack.enter_context(self._catalogue.transaction(write=False))
+                try:
                     self._directory.load(database)
-                return
-            except FileNotFoundError as error:  # compacted away between our look and our opening it
-                missing = error.filename
-        raise StoreDamagedError(f"{missing} is missing, which the catalogue of {self.path} names")
+                    break
+                except FileNotFoundError as error:  # compacted away between our look and our opening it
+                    missing = error.filename
+                    stack.close()
+            else:
+                raise StoreDamagedError(f"{missing} is missing, which the catalogue of {self.path} names")
+            yield database
 
     def read(
         self,
@@ -261,8 +263,7 @@ class EmbeddedStore(Store):
     ) -> Hits:
         arguments.check_k(k)
         namespace, rest = parse_read(where, DEFAULT_NAMESPACE)
-        with self._lock:
-            self._refresh()
+        with self._reading():
             schema = self._directory.schema
             if schema is None:
                 return no_hits(len(queries), k)
@@ -274,31 +275,27 @@ class EmbeddedStore(Store):
             hits = self._reader.hits(found)
             if touch and not self._read_only:
                 self._reads.add(found.ids[found.ids >= 0], self._clock())
-                if self._reads.full:
-                    self.flush()
+        if self._reads.full:
+            self.flush()
         return hits
 
     def gather(self, ids: Int[Tensor, " records"]) -> tuple[Tensor, Tensor]:
-        with self._lock:
-            self._refresh()
+        with self._reading():
             return self._reader.columns(arguments.prepare_ids(ids).numpy())
 
     def get(self, ids: Int[Tensor, " records"]) -> Records:
-        with self._lock:
-            self._refresh()
+        with self._reading():
             return self._reader.records(arguments.prepare_ids(ids).numpy())
 
     def ids(self, where: Mapping[str, Any] | None = None) -> Int[Tensor, " records"]:
-        with self._lock:
-            self._refresh()
+        with self._reading():
             return torch.from_numpy(self._reader.select(parse(where)))
 
     def count(self, where: Mapping[str, Any] | None = None) -> int:
         return len(self.ids(where))
 
     def namespaces(self) -> list[str]:
-        with self._lock:
-            self._refresh()
+        with self._reading():
             return sorted(self._directory.counts())
 
     # --- keeping ----------------------------------------------------------------------------------
@@ -306,27 +303,29 @@ class EmbeddedStore(Store):
     def build_index(self, namespace: str = DEFAULT_NAMESPACE) -> None:
         namespace = arguments.prepare_namespace(namespace)
         with self._lock:
-            self._refresh()
-            index = self._indexes.build(self._directory, namespace)
+            with self._reading():
+                index = self._indexes.build(self._directory, namespace)
             with self._changing() as database:
                 self._indexes.register(database, index)
 
     def compact(self) -> int:
         before = maintenance.bytes_on_disk(self.path)
         with self._changing() as database:
-            indexed = self._indexes.namespaces(database, self._directory)
+            stale = self._indexes.namespaces(database, self._directory)
             if maintenance.rewrite(self._directory, database):
                 database.execute("DELETE FROM indexes")  # they hold what is to be erased
+            else:
+                stale = []
         with self._lock:
-            maintenance.remove_orphans(self.path, self._catalogue)
+            maintenance.remove_orphans(self.path, self._catalogue, patient=True)
             self._catalogue.erase()
-            for namespace in indexed:
-                self.build_index(namespace)
+            for namespace in stale:
+                if self.count({"namespace": namespace}):
+                    self.build_index(namespace)
         return before - maintenance.bytes_on_disk(self.path)
 
     def verify(self) -> list[str]:
-        with self._lock:
-            self._refresh()
+        with self._reading():
             return [
                 *self._catalogue.faults(),
                 *maintenance.faults(self._directory, self._catalogue.connection),
@@ -340,8 +339,7 @@ class EmbeddedStore(Store):
             maintenance.copy(self.path, self._catalogue, CATALOGUE, Path(path))
 
     def stats(self) -> dict[str, Any]:
-        with self._lock:
-            self._refresh()
+        with self._reading():
             counts = self._directory.counts()
             rows = sum(part.rows for part in self._directory.parts.values())
             schema = self._directory.schema

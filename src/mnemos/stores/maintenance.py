@@ -38,17 +38,23 @@ def check_folder(path: Path, catalogue: str, read_only: bool) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-def remove_orphans(folder: Path, catalogue: Catalogue) -> None:
+def remove_orphans(folder: Path, catalogue: Catalogue, *, patient: bool) -> None:
     """Removes segments and indexes that the catalogue does not name: left by a crash, or by compaction.
 
-    If another process is writing, the files may be its own, not yet committed: they are left alone.
+    Args:
+        patient: wait until no other process writes. Otherwise, if one does, leave the files alone: they
+            may be its own, not yet committed.
     """
     if not _orphans(folder, catalogue.connection):
         return
-    with contextlib.suppress(StoreBusyError), catalogue.transaction(patient=False) as database:
-        for path in _orphans(folder, database):
-            path.unlink(missing_ok=True)
-        sync_folder(folder)
+    try:
+        with catalogue.transaction(patient=patient) as database:
+            for path in _orphans(folder, database):
+                path.unlink(missing_ok=True)
+            sync_folder(folder)
+    except StoreBusyError:
+        if patient:
+            raise
 
 
 def _orphans(folder: Path, database: sqlite3.Connection) -> list[Path]:

@@ -73,6 +73,8 @@ def nearest(
         also: for every query, ids outside the blocks that are candidates too (not for bits).
     """
     rows = max(GROUP, min(1 << 16, scratch_bytes // (8 * max(1, len(queries)))))
+    if not len(queries):
+        return Nearest(np.empty((0, k), np.int64), np.empty((0, k)))
     if metric == "hamming":
         return _nearest_bits(queries, blocks(rows), k)
     vectors = queries.to(torch.float32).contiguous()
