@@ -134,20 +134,22 @@ def _by_distance_to_later(usage: Usage, keys: Tensor, now: float | Tensor) -> tu
     return (_distance_to_later(by_age).gather(-1, order.argsort(dim=-1)),)
 
 
-def _distance_to_later(keys: Tensor, block: int = 1024) -> Tensor:
+def _distance_to_later(keys: Tensor, block: int = 256) -> Tensor:
     """For each key the distance to the nearest one after it, a block of rows at a time."""
-    positions = torch.arange(keys.shape[-2], device=keys.device)
+    halves = keys.square().sum(dim=-1, keepdim=True).mT / 2
     distances = [keys.new_zeros(*keys.shape[:-2], 0)]
     for start in range(0, keys.shape[-2], block):
-        rows = keys[..., start : start + block, :]
-        own = positions[start : start + block].unsqueeze(-1)
-        candidates = torch.cdist(rows, keys).masked_fill(positions <= own, torch.inf)
-        # cdist goes by matrix products, whose rounding would set exact duplicates apart, so the
-        # distance to the nearest is taken again directly.
-        nearest = candidates.argmin(dim=-1, keepdim=True)
-        distance = (rows - keys.gather(-2, nearest.expand_as(rows))).norm(dim=-1)
-        distances.append(distance.masked_fill(own.squeeze(-1) == len(positions) - 1, torch.inf))
-    return torch.cat(distances, dim=-1)
+        rows, later = keys[..., start : start + block, :], keys[..., start:, :]
+        # |l - r|²/2 but for |r|²/2, which is the same for the whole row.
+        closeness = halves[..., start:] - rows @ later.mT
+        within = closeness[..., : rows.shape[-2]]
+        within.masked_fill_(torch.ones_like(within, dtype=torch.bool).tril(), torch.inf)
+        nearest = closeness.argmin(dim=-1, keepdim=True)
+        # Products round, which would set exact duplicates apart: so the distance itself is taken directly.
+        distances.append((rows - later.gather(-2, nearest.expand_as(rows))).norm(dim=-1))
+    distance = torch.cat(distances, dim=-1)
+    last = torch.arange(keys.shape[-2], device=keys.device) == keys.shape[-2] - 1
+    return distance.masked_fill(last, torch.inf)
 
 
 def reservoir(seed: int) -> Policy:
