@@ -16,7 +16,7 @@ from mnemos.cli.terminal import Json, answering, existing
 
 if TYPE_CHECKING:
     from mnemos.models.checkpoint import LanguageModel
-    from mnemos.models.nearest_neighbour import Mixture
+    from mnemos.models.mixture import Mixture
     from mnemos.models.recall import Recollection
     from mnemos.stores.base import Store
     from mnemos.tasks.text import Document

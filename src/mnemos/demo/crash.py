@@ -12,7 +12,7 @@ from mnemos.demo import texts
 from mnemos.demo.plan import Plan
 from mnemos.demo.results import Learned, Resumed
 from mnemos.models.checkpoint import load_model
-from mnemos.models.nearest_neighbour import mixed_nats, perplexity
+from mnemos.models.mixture import mixed_nats, perplexity
 from mnemos.models.tuning import evidence, load_mixture
 from mnemos.stores.base import Store, StoreError
 from mnemos.studies.study import Advance

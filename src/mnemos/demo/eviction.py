@@ -10,7 +10,7 @@ from mnemos.demo.learning import disk_bytes
 from mnemos.demo.plan import Plan
 from mnemos.demo.results import Evicted, Learned
 from mnemos.models.checkpoint import load_model
-from mnemos.models.nearest_neighbour import mixed_nats, perplexity
+from mnemos.models.mixture import mixed_nats, perplexity
 from mnemos.models.tuning import evidence, load_mixture
 from mnemos.studies.study import Advance
 

@@ -15,7 +15,7 @@ from mnemos.demo.learning import first_records
 from mnemos.demo.plan import Plan
 from mnemos.demo.results import Forgotten
 from mnemos.models.checkpoint import LanguageModel, load_model
-from mnemos.models.nearest_neighbour import Mixture, mixed_nats, perplexity
+from mnemos.models.mixture import Mixture, mixed_nats, perplexity
 from mnemos.models.reading import read_all
 from mnemos.models.tuning import evidence, load_mixture
 from mnemos.stores.base import Store

@@ -17,7 +17,7 @@ from mnemos.demo import texts
 from mnemos.demo.plan import Plan
 from mnemos.demo.results import Learned, Trained
 from mnemos.models.checkpoint import LanguageModel, load_model
-from mnemos.models.nearest_neighbour import Evidence, Mixture, mixed_nats, perplexity
+from mnemos.models.mixture import Evidence, Mixture, mixed_nats, perplexity
 from mnemos.models.reading import read_all
 from mnemos.models.transformer import small_transformer
 from mnemos.models.tuning import default_mixture, evidence, save_mixture, tune

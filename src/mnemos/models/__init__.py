@@ -1,19 +1,22 @@
 """Memories inside networks."""
 
 from mnemos.models.checkpoint import LanguageModel, ModelError, language_model, load_model, save_model
-from mnemos.models.nearest_neighbour import (
-    ChangedDocumentError,
+from mnemos.models.mixture import (
     Evidence,
     Mixture,
+    concatenate_evidence,
+    fit_mixture,
+    mixed_nats,
+    perplexity,
+)
+from mnemos.models.nearest_neighbour import (
+    ChangedDocumentError,
     OtherModelError,
     Prediction,
     Progress,
     check_model,
     excerpt,
-    fit_mixture,
     memorize,
-    mixed_nats,
-    perplexity,
     predict,
     retrieve,
 )
@@ -32,6 +35,7 @@ __all__ = [
     "RotaryAttention",
     "Transformer",
     "check_model",
+    "concatenate_evidence",
     "excerpt",
     "fit_mixture",
     "language_model",

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from mnemos.models.checkpoint import LanguageModel
-from mnemos.models.nearest_neighbour import Mixture, Progress, memorize
+from mnemos.models.mixture import Mixture
+from mnemos.models.nearest_neighbour import Progress, memorize
 from mnemos.stores.base import DEFAULT_NAMESPACE, Store
 from mnemos.tasks.text import Document
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torch
 
 from mnemos.models.checkpoint import LanguageModel
-from mnemos.models.nearest_neighbour import Mixture, Prediction, excerpt, predict
+from mnemos.models.mixture import Mixture
+from mnemos.models.nearest_neighbour import Prediction, excerpt, predict
 from mnemos.stores.base import DEFAULT_NAMESPACE, Store
 from mnemos.tasks.text import encode
 

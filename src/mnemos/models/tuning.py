@@ -6,13 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mnemos.models.checkpoint import LanguageModel
-from mnemos.models.nearest_neighbour import (
-    Evidence,
-    Mixture,
-    concatenate_evidence,
-    fit_mixture,
-    retrieve,
-)
+from mnemos.models.mixture import Evidence, Mixture, concatenate_evidence, fit_mixture
+from mnemos.models.nearest_neighbour import retrieve
 from mnemos.stores.base import DEFAULT_NAMESPACE, Store
 from mnemos.tasks.text import Document
 

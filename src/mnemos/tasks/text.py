@@ -242,6 +242,11 @@ def encode(tokenizer: "Tokenizer", text: str) -> Tokens:
     return Tokens(torch.tensor(encoding.ids, dtype=torch.int64), lines)
 
 
+def count_bytes(tokenizer: "Tokenizer", ids: Int[Tensor, " tokens"]) -> int:
+    """Bytes of text that the tokens stand for; a character may be divided between tokens."""
+    return sum(len(tokenizer.id_to_token(token)) for token in ids.tolist())  # a letter stands for a byte
+
+
 def bits_per_byte(nats: float, text: str) -> float:
     """The cost of a text, from the sum of its tokens' negative log-probabilities in nats."""
     return nats / math.log(2) / max(len(text.encode()), 1)
