@@ -1,6 +1,6 @@
 """What one process knows of a store's rows: where each record lies, and which rows still count.
 
-It is a cache of the catalogue and the segments' headers, about 29 bytes a record, filled when it is
+It is a cache of the catalogue and the segments' headers, about 35 bytes a record, filled when it is
 first needed and brought up to date whenever any process has committed.
 """
 

@@ -65,7 +65,7 @@ class EmbeddedStore(Store):
         read_only: refuse every change, usage counts included.
         clock: the time in seconds.
         busy_seconds: how long a change waits for another process's to end.
-        scratch_bytes: bounds what a search holds in memory at once, beside 29 bytes a record for the
+        scratch_bytes: bounds what a search holds in memory at once, beside about 35 bytes a record for the
             directory (64 MiB).
     """
 
