@@ -76,7 +76,7 @@ class TrainableRows:
             "keys": _leaf(stored_keys, self.optimizers["keys"], "keys"),
             "values": _leaf(stored_values, self.optimizers["values"], "values"),
         }
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and any(self.optimizers.values()):
             self._read.append((ids, leaves))
         places = torch.full_like(hits.ids, len(ids)).masked_scatter(found, place)  # absent: one past the end
         keys, values = (_spread(leaves[name], places, queries) for name in ("keys", "values"))
