@@ -210,14 +210,14 @@ def evicted(open_store: Opener, path: Path, policy: Policy, dtype: torch.dtype) 
     metric: Metric = "hamming" if dtype == torch.uint8 else "euclidean"
     with open_store(path / "store", metric=metric, clock=clock) as store:
         keys = coarse_keys(24, 3, dtype, seed=0)
-        for part in range(4):
+        for part in range(4):  # the first are read between the writes, so every policy has its own order
             clock.now += 3
             rows = slice(6 * part, 6 * part + 6)
-            metadata = [{"half": part % 2}] * 6
+            metadata = [{"half": row % 2} for row in range(6)]
             store.write(keys[rows], numbered(6), metadata=metadata, strength=torch.arange(6) * 0.5)
-        for start in (0, 4, 9):
             clock.now += 2
-            store.read(keys[start : start + 3], 2)
+            if part < 2:
+                store.read(keys[2 * part : 2 * part + 4], 2)
         for keep, where in ((30, None), (9, {"half": 1}), (15, {}), (15, None), (0, {"half": 0})):
             chosen = store.get(store.ids(where))
             kept_keys = unpack_bits(chosen.keys) if dtype == torch.uint8 else chosen.keys

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 from mnemos.stores.base import Metric, Store
 from mnemos.testing import store_answer_laws as answers
@@ -30,13 +31,12 @@ class StoreSuite(ABC):
 
     Attributes:
         durable: whether records outlast the store object.
-        histories, steps: how many random histories are compared with the store in RAM, and their
-            longest.
+        histories: how many random histories are compared with the store in RAM (`max_examples`), and
+            how long they are (`stateful_step_count`).
     """
 
     durable = True
-    histories = 30
-    steps = 25
+    histories = settings(max_examples=30, stateful_step_count=25)
 
     @abstractmethod
     def open(self, path: Path, **options: Any) -> Store:
@@ -146,4 +146,4 @@ class StoreSuite(ABC):
 
     def test_any_history(self) -> None:
         """Whatever is done to it, it answers as the store in RAM does."""
-        check_histories(self.open, self.durable, self.histories, self.steps)
+        check_histories(self.open, self.durable, self.histories)
