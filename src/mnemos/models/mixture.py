@@ -139,11 +139,12 @@ def _temperatures(nearest: Float[Tensor, " tokens"]) -> list[float]:
 
 def _gates(nearest: Float[Tensor, " tokens"], temperature: float) -> Iterator[Mixture]:
     """Constant weights, and weights that fall with distance, on the scale of the distances found."""
-    quantiles = nearest.sort().values[(len(nearest) * torch.arange(1, 10)) // 10]
-    spread = max(float(quantiles[-1] - quantiles[0]), 1e-6)
+    deciles = nearest.sort().values[((len(nearest) - 1) * torch.arange(11)) // 10]
+    spread = max(float(deciles[-2] - deciles[1]), 1e-6)
+    between = (deciles[1:] + deciles[:-1]) / 2  # so that a gap between two kinds of text has one
     for weight in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
         yield Mixture(temperature, weight)
-        for distance in quantiles.tolist():
+        for distance in between.tolist():
             for part in (0.05, 0.15, 0.4):
                 yield Mixture(temperature, weight, distance, part * spread)
 
