@@ -97,12 +97,20 @@ class CrashReport:
         )
 
 
-def kill_again_and_again(open_store: Callable[..., Store], path: Path, kills: int, seed: int) -> CrashReport:
+def kill_again_and_again(
+    open_store: Callable[..., Store],
+    path: Path,
+    kills: int,
+    seed: int,
+    watch: Callable[[CrashReport], None] = lambda report: None,
+) -> CrashReport:
     """Kills the writers of one store `kills` times.
 
     Args:
         open_store: called with the path; picklable, as it runs in other processes too.
         path: where the store is made; snapshots go beside it.
+        seed: of the operations. The moments of the kills are the machine's own and differ every time.
+        watch: is told after every kill.
     """
     report, chance = CrashReport(), random.Random(seed)
     state: State = {}
@@ -115,6 +123,7 @@ def kill_again_and_again(open_store: Callable[..., Store], path: Path, kills: in
         report.in_flight += witness.pending is not None
         report.lost += witness.complaints
         state = _judge(open_store, path, witness, report)
+        watch(report)
     return report
 
 
