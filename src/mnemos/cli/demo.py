@@ -28,9 +28,10 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
     json: Json = False,
 ) -> None:
-    """Trains, reads, is killed, recalls, corrects itself and forgets; writes report.html.
+    """Shows all of it on real text; writes report.html.
 
-    Stopped, it goes on with the step that it was in. Ends with code 1 if a result is not as expected.
+    A network is trained, reads, is killed, comes back, recalls, is corrected and forgets. Stopped, it
+    goes on with the step that it was in. Ends with code 1 if a result is not as expected.
     """
     with answering(json) as terminal:
         terminal.errors.print("importing torch and Lightning", style="dim")

@@ -37,7 +37,9 @@ def train(
     model: ModelPath,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Text files and folders; the Python language reference if none is given."),
+        typer.Argument(
+            metavar="FILES", help="Text files and folders; the Python language reference if none is given."
+        ),
     ] = None,
     seconds: Annotated[float, typer.Option(help="How long to train.")] = 120.0,
     steps: Annotated[int | None, typer.Option(help="Or how many steps, whichever ends first.")] = None,
@@ -47,7 +49,10 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
     json: Json = False,
 ) -> None:
-    """Trains a small language model on text. Run again, it goes on from where it was stopped."""
+    """Trains a small language model on text.
+
+    Run again, it goes on from where it was stopped.
+    """
     with answering(json) as terminal:
         documents = _documents(files)
         import torch
@@ -83,16 +88,17 @@ def train(
 def read(
     model: ModelPath,
     store: StorePath,
-    files: Annotated[list[Path], typer.Argument(help="Text files and folders to read.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Text files and folders to read.")],
     namespace: Namespace = "default",
     score: Annotated[
         bool, typer.Option(help="Ask the memory about each text before it is read, which takes longer.")
     ] = True,
     json: Json = False,
 ) -> None:
-    """Reads documents into a durable memory. No weight changes. Run again, it goes on where it stopped.
+    """Reads documents into a durable memory.
 
-    Reports bits per byte of the text as it comes: by the model alone, and with what was read before.
+    No weight changes. Run again, it goes on where it stopped. Reports bits per byte of the text as it
+    comes: by the model alone, and with what was read before.
     """
     with answering(json) as terminal:
         documents = _documents(files)
@@ -127,16 +133,17 @@ def recall(
     store: StorePath,
     phrase: Annotated[
         str,
-        typer.Argument(
-            help="How a text goes, up to where the memory should go on; spaces at its end are left out."
-        ),
+        typer.Argument(metavar="PHRASE", help="How a text begins; spaces at its end are left out."),
     ],
     show: Annotated[int, typer.Option(help="How many records to show.")] = 5,
     tokens: Annotated[int, typer.Option(help="How far to go on, in tokens.")] = 8,
     namespace: Namespace = "default",
     json: Json = False,
 ) -> None:
-    """Shows which records answer a phrase, where each of them came from, and how the text goes on."""
+    """Shows what answers a phrase, and from where.
+
+    Of each record that answers: its text, source, line, distance, age and use.
+    """
     with answering(json) as terminal, _asked(model, store) as (language_model, memory, mixture):
         from mnemos.models.recall import recall as ask
 
@@ -150,12 +157,17 @@ def recall(
 def correct(
     model: ModelPath,
     store: StorePath,
-    phrase: Annotated[str, typer.Argument(help="How a text goes, up to the wrong answer.")],
-    answer: Annotated[str, typer.Argument(help="The right one, with the space that it begins with.")],
+    phrase: Annotated[str, typer.Argument(metavar="PHRASE", help="How a text goes, up to the wrong answer.")],
+    answer: Annotated[
+        str, typer.Argument(metavar="ANSWER", help="The right one, with the space that it begins with.")
+    ],
     namespace: Namespace = "default",
     json: Json = False,
 ) -> None:
-    """Corrects what the memory answers to a phrase, in as few records as it takes."""
+    """Corrects what the memory answers to a phrase.
+
+    Changes as few records as it takes, nearest first.
+    """
     with answering(json) as terminal, _asked(model, store) as (language_model, memory, mixture):
         from mnemos.models.recall import correct as change
 
@@ -171,12 +183,18 @@ def tune(
     model: ModelPath,
     store: StorePath,
     files: Annotated[
-        list[Path], typer.Argument(help="Texts that model and memory have not seen; a folder is one kind.")
+        list[Path],
+        typer.Argument(
+            metavar="FILES", help="Texts that model and memory have not seen; a folder is one kind."
+        ),
     ],
     namespace: Namespace = "default",
     json: Json = False,
 ) -> None:
-    """Fits how much the memory counts, on unseen text, and keeps it in the model's folder."""
+    """Fits how much the memory counts.
+
+    On text that is in neither model nor memory; the fit is kept in the model's folder.
+    """
     with answering(json) as terminal:
         groups = [_documents([file]) for file in files]
         from mnemos.models.checkpoint import load_model

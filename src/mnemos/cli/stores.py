@@ -23,7 +23,10 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(store: StorePath, json: Json = False) -> None:
-    """Shows the size, namespaces, use and health of a store; ends with code 1 if it is damaged."""
+    """Shows the size, use and health of a store.
+
+    Verifies every checksum and reference; ends with code 1 if one is wrong.
+    """
     with answering(json) as terminal:
         import mnemos
 
@@ -65,15 +68,18 @@ def forget(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
     json: Json = False,
 ) -> None:
-    """Forgets by source, by filter, or by a policy to a budget, and erases the bytes from the files."""
+    """Forgets by source, by filter or by policy.
+
+    Then compacts the store, which erases the bytes from its files.
+    """
     with answering(json) as terminal:
         import mnemos
 
         fitting = chosen(source, where)
-        if not fitting and policy is None:
-            raise ValueError("say what to forget: --source, --where, or --policy with --keep")
         if (policy is None) != (keep is None):
             raise ValueError("--policy and --keep belong together")
+        if not fitting and policy is None:
+            raise ValueError("say what to forget: --source, --where, or --policy with --keep")
         with mnemos.open(existing(store, "store")) as memory:
             facts = _forget(memory, fitting, policy, keep, dry_run, terminal)
         terminal.show(
@@ -113,7 +119,9 @@ def chosen(source: list[str] | None, where: list[str] | None) -> dict[str, Any]:
     """The filter that `--source` and `--where` mean together."""
     fitting: dict[str, Any] = {}
     if source:
-        fitting["source"] = {"in": source}
+        from mnemos.models.recall import CORRECTION_OF  # late: it brings all of the models
+
+        fitting["source"] = {"in": [*source, *(CORRECTION_OF + name for name in source)]}
     for condition in where or []:
         name, comparison, value = _parsed(condition)
         if comparison is None:

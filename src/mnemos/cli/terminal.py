@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -20,6 +21,8 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print exactly one JSON object; progress and errors go to stderr.")
 ]
 STOPPED = 130  # what shells report for a program that Ctrl-C ended
+DISK = ("disk is full", "disk I/O error")  # SQLite's words
+KEPT = "What was acknowledged before is kept; free some space and run again."
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -38,7 +41,7 @@ class Terminal:
     def show(self, facts: Mapping[str, Any], *page: RenderableType) -> None:
         """The answer, in one form or the other."""
         if self.json:
-            typer.echo(json.dumps(facts, ensure_ascii=False, default=str))
+            typer.echo(json.dumps(plain(facts), ensure_ascii=False, allow_nan=False))
         else:
             for part in page:
                 self.page.print(part)
@@ -71,6 +74,17 @@ class Terminal:
             yield
 
 
+def plain(value: Any) -> Any:
+    """The value as JSON has it: what is not a finite number becomes null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
 @contextmanager
 def answering(json: bool) -> Iterator[Terminal]:
     """The frame of a command: what is wrong with its input ends it with a sentence and code 1."""
@@ -81,16 +95,23 @@ def answering(json: bool) -> Iterator[Terminal]:
         raise terminal.refuse(
             "stopped. What was acknowledged is kept; the same command goes on from there.", STOPPED
         ) from None
-    except (OSError, ValueError, LookupError, ImportError, StoreError, sqlite3.Error) as error:
+    except _refusals() as error:
         raise terminal.refuse(sentence(error), 1) from None
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What says that something is wrong with the input; anything else is a fault of the program."""
+    from mnemos.models.checkpoint import ModelError  # late: it brings all of the models
+
+    return OSError, ValueError, LookupError, ImportError, ModelError, StoreError, sqlite3.Error
 
 
 def sentence(error: Exception) -> str:
     """What went wrong, for people."""
     if isinstance(error, OSError) and error.errno is not None:
         return _system_sentence(error)
-    if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
-        return f"no space left to write: {error}. What was acknowledged before is kept."
+    if isinstance(error, StoreError | sqlite3.Error) and any(word in str(error) for word in DISK):
+        return f"the disk refused to write: {error}. {KEPT}"
     return str(error.args[0]) if error.args else type(error).__name__
 
 

@@ -1,6 +1,7 @@
 """How much a model trusts its memory: fitted on texts that are in neither, and kept beside the model."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -51,7 +52,8 @@ def tune(
 def save_mixture(folder: str | Path, mixture: Mixture) -> None:
     """Puts a mixture into a model's folder."""
     draft = Path(folder) / (FILE + ".part")
-    draft.write_text(json.dumps(asdict(mixture)) + "\n", encoding="utf-8")
+    facts = {name: value if math.isfinite(value) else None for name, value in asdict(mixture).items()}
+    draft.write_text(json.dumps(facts) + "\n", encoding="utf-8")
     draft.replace(Path(folder) / FILE)
 
 
@@ -61,8 +63,9 @@ def load_mixture(folder: str | Path, width: int) -> Mixture:
     if not file.is_file():
         return default_mixture(width)
     try:
-        return Mixture(**json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        return Mixture(**{name: math.inf if value is None else value for name, value in facts.items()})
+    except (ValueError, TypeError, AttributeError):
         raise ValueError(f"{file} is damaged: delete it, or fit it again") from None
 
 
