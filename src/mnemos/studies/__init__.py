@@ -1,1 +1,38 @@
-"""Every system's headline experiment, scaled down, at its threshold."""
+"""Every system's headline experiment, scaled down, at its threshold.
+
+A study is one file with one `STUDY`; it is imported only when it is asked for.
+"""
+
+import importlib
+
+from mnemos.studies.study import Advance, Outcome, Study
+
+__all__ = ["Advance", "Outcome", "Study", "load", "names", "run"]
+
+_FILES = {
+    "delta-rule": "delta_rule",
+    "lstm": "lstm",
+    "store-faults": "store_faults",
+    "transformer-xl": "transformer_xl",
+}
+
+
+def names() -> list[str]:
+    """The names of all studies, in alphabetical order."""
+    return sorted(_FILES)
+
+
+def load(name: str) -> Study:
+    """The study of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in _FILES:
+        raise ValueError(f"there is no study {name!r}: there are {', '.join(names())}")
+    return importlib.import_module(f"{__name__}.{_FILES[name]}").STUDY
+
+
+def run(name: str, seed: int = 0, *, full: bool = False, advance: Advance | None = None) -> Outcome:
+    """Runs a study: `run("lstm").passed` says whether it met its thresholds."""
+    return load(name).run(seed, full=full, advance=advance)

@@ -5,7 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 INPUT_SIZE = 2
-BASELINE = 1 / 6  # mean squared error of always answering 1, the mean: the variance of the sum of two uniforms
+BASELINE = (
+    1 / 6
+)  # mean squared error of always answering 1, the mean: the variance of the sum of two uniforms
 
 
 def batch(
