@@ -7,6 +7,7 @@ from mnemos.memories.base import AddressableMemory
 from mnemos.testing.trial import (
     BATCH,
     TIME,
+    ask,
     check_close,
     check_states,
     law,
@@ -21,7 +22,7 @@ from mnemos.testing.trial import (
 def addressing(memory: AddressableMemory) -> None:
     """`forward` is read, then write; nothing written is nothing changed; an empty memory answers."""
     inputs, start = random_inputs(memory), past(memory)
-    outputs, after = memory(inputs, start)
+    outputs, after = ask(memory, inputs, start)
     state, answers = start, []
     for step in inputs.split(1, dim=1):
         queries, keys, values, strength = memory.project(step)

@@ -11,6 +11,7 @@ from mnemos.memories.base import AddressableMemory, Memory
 from mnemos.testing.trial import (
     BATCH,
     Run,
+    ask,
     check_close,
     check_finite,
     check_runs,
@@ -118,7 +119,7 @@ def _check_every_parameter(memory: Memory) -> None:
 def _check_truncation(memory: Memory) -> None:
     """A segment from a detached state has the gradients that it has from an equal state of no history."""
     first, second = random_inputs(memory, seed=1), random_inputs(memory, seed=2)
-    outputs, state = memory(first, memory.initial_state(BATCH))
+    outputs, state = ask(memory, first, memory.initial_state(BATCH))
     if outputs.requires_grad:
         outputs.sum().backward()
     plain = trial(memory, memory, second, map_tensors(Tensor.clone, detach(state)))

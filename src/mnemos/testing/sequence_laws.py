@@ -12,6 +12,7 @@ from mnemos.memories.base import Memory
 from mnemos.testing.trial import (
     BATCH,
     TIME,
+    ask,
     check_close,
     check_runs,
     check_states,
@@ -57,10 +58,10 @@ def mask(memory: Memory) -> None:
             assert not masked.outputs[~real].any(), f"outputs at masked steps are not zero {when}"
             gradient = masked.gradients["inputs"][~real]
             assert not gradient.any(), f"the gradient of masked inputs is not zero {when}"
-    _, after = memory(random_inputs(memory), state, mask=torch.zeros_like(real))
+    _, after = ask(memory, random_inputs(memory), state, mask=torch.zeros_like(real))
     check_states(after, state, 0.0, "after masked steps only")
-    unmasked, everything = memory(random_inputs(memory), state), torch.ones_like(real)
-    outputs, after = memory(random_inputs(memory), state, mask=everything)
+    unmasked, everything = ask(memory, random_inputs(memory), state), torch.ones_like(real)
+    outputs, after = ask(memory, random_inputs(memory), state, mask=everything)
     check_close(outputs, unmasked[0], tolerance(memory), "outputs with a mask that is true throughout")
     check_states(after, unmasked[1], tolerance(memory), "with a mask that is true throughout")
 
@@ -128,7 +129,7 @@ def rows(memory: Memory) -> None:
     """Rows do not mix; picking rows of the state is the same as having run those rows."""
     inputs, state = random_inputs(memory), past(memory)
     flags = {"mask": random_steps(memory, 0.8, seed=5), "reset": random_steps(memory, 0.1, seed=6)}
-    whole = memory(inputs, state, **flags)
+    whole = ask(memory, inputs, state, **flags)
     for picked in ([2, 0, 3, 1], [1], [3, 3, 0, 3, 1, 2]):
         index = torch.tensor(picked, device=inputs.device)
         chosen = {name: steps[index] for name, steps in flags.items()}
@@ -137,7 +138,7 @@ def rows(memory: Memory) -> None:
         check_close(outputs, whole[0][index], tolerance(memory), f"outputs {when}")
         check_states(after, select_rows(whole[1], index), tolerance(memory), when)
     beams = memory(inputs.repeat_interleave(2, dim=0), repeat_rows(state, 2))[0]
-    alone = memory(inputs, state)[0].repeat_interleave(2, dim=0)
+    alone = ask(memory, inputs, state)[0].repeat_interleave(2, dim=0)
     check_close(beams, alone, tolerance(memory), "outputs of rows repeated side by side")
     for training in (False, True):
         _check_row_alone(memory.train(training), inputs, state)
@@ -155,7 +156,7 @@ def _check_row_alone(memory: Memory, inputs: Tensor, state: Any) -> None:
     for others in (inputs, 7 - 3 * inputs):
         torch.manual_seed(0)
         mixed = torch.cat([inputs[:1], others[1:]])
-        outputs.append(memory(mixed, state)[0][:1])
+        outputs.append(ask(memory, mixed, state)[0][:1])
     mode = "training" if memory.training else "evaluation"
     check_close(outputs[1], outputs[0], tolerance(memory), f"outputs of row 0 when others change in {mode}")
 

@@ -14,6 +14,7 @@ from mnemos.snapshot import load, save
 from mnemos.testing import elsewhere
 from mnemos.testing.trial import (
     BATCH,
+    ask,
     check_close,
     check_states,
     law,
@@ -38,7 +39,7 @@ def snapshot(memory: Memory) -> None:
         save(path, memory, state)
         check_states(load(path, memory), state, 0.0, "when loaded in the same process")
         outputs, after = elsewhere.resume(memory, path, inputs, mask)
-        expected_outputs, expected = memory(inputs, state, mask=mask)
+        expected_outputs, expected = ask(memory, inputs, state, mask=mask)
         check_close(outputs, expected_outputs, 0.0, "outputs when continued in a new process")
         check_states(after, expected, 0.0, "when continued in a new process")
         _check_refusals(memory, state, path)
@@ -94,10 +95,10 @@ def bounded(memory: Memory) -> None:
     with torch.no_grad():
         states: dict[Any, Any] = {0: memory.initial_state(BATCH)}
         for time in (1, 100 + capacity, 1000 + capacity):
-            states[time] = memory(random_inputs(memory, time), states[0])[1]
+            states[time] = ask(memory, random_inputs(memory, time), states[0])[1]
         states["60 single"] = states[0]
         for step in random_inputs(memory, 60).unbind(1):
-            states["60 single"] = memory(step.unsqueeze(1), states["60 single"])[1]
+            states["60 single"] = ask(memory, step.unsqueeze(1), states["60 single"])[1]
     sizes = {steps: nbytes(state) for steps, state in states.items()}
     settled = {size for steps, size in sizes.items() if not capacity or steps not in (0, 1)}
     assert len(settled) == 1, f"bytes of the state by steps seen: {sizes}, and capacity is {capacity}"

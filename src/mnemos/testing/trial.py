@@ -67,7 +67,12 @@ def random_steps(memory: Memory, chance: float, time: int = TIME, seed: int = 0)
 def past(memory: Memory, batch: int = BATCH, time: int = 5) -> Any:
     """A state that has seen something, another thing in every row."""
     with torch.no_grad():
-        return memory(random_inputs(memory, time, batch, seed=99), memory.initial_state(batch))[1]
+        return ask(memory, random_inputs(memory, time, batch, seed=99), memory.initial_state(batch))[1]
+
+
+def ask(memory: Memory, inputs: Tensor, state: Any, **steps: Any) -> tuple[Tensor, Any]:
+    """`forward` on a copy of the state, so that a memory which edits it breaks one law and not all."""
+    return memory(inputs, map_tensors(Tensor.clone, state), **steps)
 
 
 def in_pieces(memory: Memory, inputs: Tensor, state: Any, pieces: Sequence[int], **steps: Any) -> Any:
@@ -86,10 +91,7 @@ def in_pieces(memory: Memory, inputs: Tensor, state: Any, pieces: Sequence[int],
 def trial(
     memory: Memory, play: Callable[[Tensor, Any], tuple[Tensor, Any]], inputs: Tensor, state: Any
 ) -> Run:
-    """Calls `play(inputs, state)` and differentiates a fixed random projection of what it returns.
-
-    The state that `play` gets is a copy, so that a memory which edits it breaks one law and not all.
-    """
+    """Calls `play(inputs, copied state)` and differentiates a fixed random projection of its results."""
     inputs = inputs.detach().clone().requires_grad_()
     leaves = map_tensors(
         lambda leaf: leaf.detach().clone().requires_grad_(leaf.is_floating_point()), detach(state)
