@@ -39,7 +39,8 @@ class SnapshotError(ValueError):
 def save(path: str | Path, memory: Memory, state: Any) -> None:
     """Writes a state to a file; an interrupted save leaves what was there before.
 
-    The same state gives the same bytes. Tensors are saved by value, without their history.
+    The same state gives the same bytes. Tensors are saved by value, without their history. A process
+    that is killed while saving can leave a hidden file ending in ".partial" beside it.
 
     Args:
         path: the file, replaced if there is one. Its directory must exist.

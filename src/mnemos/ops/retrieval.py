@@ -58,7 +58,7 @@ def sample(
 def reinforce(
     loss: Float[Tensor, "*rows"],
     log_probability: Float[Tensor, "*rows"],
-    baseline: float | Float[Tensor, "*rows"] = 0.0,
+    baseline: float | Float[Tensor, "*#rows"] = 0.0,
 ) -> Float[Tensor, "*rows"]:
     """The loss of what was sampled, with a gradient that estimates the expected loss's without bias.
 
