@@ -34,6 +34,13 @@ class DeltaRule(AddressableMemory):
     In `write` and `read`, a key is the keys of all heads side by side (heads * key_size), and so is a value
     (heads * value_size); nothing is projected. Keys and queries are scaled to length one in each head, so
     that after strength 1 a key answers exactly what was written; a key of zeros writes nothing.
+
+    Args:
+        output_size: width of the output; None means `input_size`.
+        heads: independent matrices.
+        key_size: width of a head's keys: about how many associations it holds.
+        value_size: width of a head's values.
+        chunk_size: steps computed together. A matter of speed only.
     """
 
     def __init__(
@@ -46,13 +53,6 @@ class DeltaRule(AddressableMemory):
         value_size: int = 64,
         chunk_size: int = 32,
     ) -> None:
-        """Args:
-        output_size: width of the output; None means `input_size`.
-        heads: independent matrices.
-        key_size: width of a head's keys: about how many associations it holds.
-        value_size: width of a head's values.
-        chunk_size: steps computed together. A matter of speed only.
-        """
         super().__init__()
         output_size = input_size if output_size is None else output_size
         sizes = {

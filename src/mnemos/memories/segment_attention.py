@@ -29,6 +29,12 @@ class SegmentAttention(Memory):
     As in the paper, what is carried are the layer's inputs, so that the keys and values of old steps are
     made by the present weights, which learn from them. The paper stops the gradient between segments: call
     `mnemos.detach(state)` there. Without it the gradient flows on into the segments before.
+
+    Args:
+        output_size: width of the output; None means `input_size`.
+        window: how many steps are carried, at least 1 (the paper's memory length).
+        heads: attention heads.
+        key_size: width of a head's keys and values; None means input_size // heads.
     """
 
     def __init__(
@@ -40,12 +46,6 @@ class SegmentAttention(Memory):
         heads: int = 1,
         key_size: int | None = None,
     ) -> None:
-        """Args:
-        output_size: width of the output; None means `input_size`.
-        window: how many steps are carried, at least 1 (the paper's memory length).
-        heads: attention heads.
-        key_size: width of a head's keys and values; None means input_size // heads.
-        """
         super().__init__()
         output_size = input_size if output_size is None else output_size
         key_size = input_size // max(heads, 1) if key_size is None else key_size
