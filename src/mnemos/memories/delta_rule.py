@@ -24,7 +24,7 @@ class DeltaRule(AddressableMemory):
 
     Schlag, Irie & Schmidhuber 2021, in the parallel form of Yang et al. 2024, "Parallelizing Linear
     Transformers with the Delta Rule over Sequence Length". A key that comes again has its value corrected;
-    values of unrelated keys fade as the matrix fills beyond `key_size` independent keys.
+    what lies under other keys suffers as far as they are not orthogonal to it.
 
     As in Yang et al., keys and queries are linear maps of the input through SiLU, scaled to length one, and
     the strength is a sigmoid. Short convolutions, output norm and output gate are left to the network around

@@ -25,7 +25,7 @@ def delta_rule_loop(
     *,
     read_first: bool = False,
 ) -> tuple[Float[Tensor, "batch time heads width"], Float[Tensor, "batch heads width keys"]]:
-    """Reads and writes step by step: Schlag et al. 2021, eqs. 23 and 24 without the sum normalisation.
+    """Reads and writes step by step: Schlag et al. 2021, section 4.2, keys taken as they are.
 
     Args:
         keys: not normalised here; a step is stable for strength times squared length in [0, 2].
@@ -61,7 +61,7 @@ def delta_rule_chunked(
     chunk_size: int = 32,
     read_first: bool = False,
 ) -> tuple[Float[Tensor, "batch time heads width"], Float[Tensor, "batch heads width keys"]]:
-    """The same as `delta_rule_loop`, a chunk at a time: Yang et al. 2024, eqs. 8 to 11 (WY form).
+    """The same as `delta_rule_loop`, a chunk at a time: Yang et al. 2024, section 3 (WY form).
 
     What step i of a chunk writes is u_i = β_i (v_i - W_0 k_i - Σ_{j<i} u_j (k_j · k_i)). These are
     the rows of a unit lower triangular system, (I + A) U = β (V - K W_0ᵀ) with A_ij = β_i k_i · k_j below the

@@ -142,7 +142,7 @@ STUDY = Study(
         Figure(
             "loss where keys come back, sum of outer products against delta rule",
             "the sum fails, the delta rule does not (a figure without a table)",
-            "Schlag, Irie & Schmidhuber 2021, section 6.1.2",
+            "Schlag, Irie & Schmidhuber 2021, section 6.1",
         ),
         Figure(
             "perplexity on WikiText of DeltaNet, 1.3B parameters, 100B tokens",
