@@ -1,6 +1,7 @@
 """Compaction, verification and copies of an embedded store."""
 
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
@@ -84,7 +85,17 @@ def rewrite(directory: Directory, database: sqlite3.Connection) -> bool:
     stale = [id_ for (id_,) in database.execute("SELECT id FROM usage")]
     stale = np.array(stale, np.int64)[directory.places(np.array(stale, np.int64)) < 0].tolist()
     database.executemany("DELETE FROM usage WHERE id = ?", ((id_,) for id_ in stale))
+    _forget_names(directory, database)
     return bool(victims)
+
+
+def _forget_names(directory: Directory, database: sqlite3.Connection) -> None:
+    """Drops the names of empty namespaces, which may be people's names, and their indexes."""
+    named = json.dumps([directory.namespaces[name] for name in directory.counts()])
+    for table, column in (("namespaces", "number"), ("indexes", "namespace")):
+        database.execute(
+            f"DELETE FROM {table} WHERE {column} NOT IN (SELECT value FROM json_each(?))", (named,)
+        )
 
 
 def faults(directory: Directory, database: sqlite3.Connection) -> list[str]:

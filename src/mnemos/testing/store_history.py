@@ -199,6 +199,7 @@ class _History(RuleBasedStateMachine):
     @rule()
     def compact(self) -> None:
         assert self.store.compact() >= 0
+        assert not self.store.verify()
 
     @rule()
     def flush(self) -> None:
@@ -209,6 +210,7 @@ class _History(RuleBasedStateMachine):
     def reopen(self) -> None:
         self.store.close()
         self.store = self.open_store(self.path, clock=self.clock)
+        assert not self.store.verify()
 
     @precondition(lambda self: self.durable)
     @rule()
@@ -231,7 +233,6 @@ class _History(RuleBasedStateMachine):
         ids = self.theirs(expected.ids)
         check_same(expected._replace(ids=ids, usage=expected.usage._replace(ids=ids)), found, "contents")
         assert self.model.namespaces() == self.store.namespaces()
-        assert not self.store.verify()
 
 
 def _outcome(store: Store, verb: str, given: dict[str, Any]) -> Any:

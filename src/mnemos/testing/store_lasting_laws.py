@@ -204,6 +204,58 @@ def shared_between_processes(open_store: Opener, path: Path) -> None:
         assert ids_of(store.ids({"owner": "right"})) == right
 
 
+def update_together(open_store: Opener, path: Path, rounds: int) -> None:
+    """Gives every part of every record the same new number, again and again."""
+    with open_store(path) as store:
+        ids = store.ids()
+        for number in range(1, rounds + 1):
+            same = torch.full((len(ids), 1), float(number))
+            store.update(
+                ids,
+                keys=same.expand(-1, 4),
+                values=same.long().squeeze(1),
+                metadata=[{"number": number}] * len(ids),
+                strength=same.squeeze(1),
+            )
+
+
+def watch_together(open_store: Opener, path: Path, rounds: int) -> int:
+    """Reads until the last number, and returns how many it saw; all parts must have the same."""
+    seen = set()
+    with open_store(path, read_only=True) as store:
+        for _ in range(100_000):
+            records = store.get(store.ids())
+            numbers = {entry["number"] for entry in records.metadata if entry}
+            numbers |= {*records.keys.flatten().tolist(), *records.values.tolist()}
+            numbers |= set(records.usage.strength.tolist())
+            assert len(numbers) == 1, f"one record as of several moments: {numbers}"
+            hits = store.read(torch.ones(1, 4), 5)
+            assert torch.equal(hits.scores, 4.0 * hits.values), "scores and values of different moments"
+            [number] = numbers
+            there = int((store.read(torch.ones(1, 4), 5, where={"number": number}).ids >= 0).sum())
+            assert there in (0, 5), "a filter fits one moment's metadata and another's keys"
+            seen.add(number)
+            if number == rounds:
+                return len(seen)
+    raise AssertionError("a reader never saw the last update")
+
+
+def one_moment(open_store: Opener, path: Path) -> None:
+    """What a reader is given is all of one moment, whatever another process changes meanwhile."""
+    with open_store(path / "store") as store:
+        store.write(
+            torch.zeros(BATCH, 4),
+            torch.zeros(BATCH, dtype=torch.int64),
+            metadata=[{"number": 0}] * BATCH,
+            strength=torch.zeros(BATCH),
+        )
+    seen, _ = in_processes(
+        (watch_together, (open_store, path / "store", 60)),
+        (update_together, (open_store, path / "store", 60)),
+    )
+    assert seen > 1
+
+
 def evicted(open_store: Opener, path: Path, policy: Policy, dtype: torch.dtype) -> None:
     """Exactly what the policy lets go, of what the filter means."""
     clock = Clock()
@@ -235,9 +287,12 @@ def erased(open_store: Opener, path: Path) -> None:
     gone = [*range(100, 300), *range(400, 420)]
     store = open_store(path / "store")
     ids = store.write(keys, values, metadata=[{"word": word} for word in words])
+    left = store.write(keys[:9] + 1, values[:9] + 1, namespace="Zuckertüte")
     store.read(keys[:50], 3)
     texts = [keys[row].numpy().tobytes() for row in gone] + [values[row].numpy().tobytes() for row in gone]
     texts += [words[row].encode() for row in gone] + [json.dumps(words[row])[1:-1].encode() for row in gone]
+    texts += [(keys[:9] + 1).numpy().tobytes(), "Zuckertüte".encode()]
+    store.delete(left)
     store.delete(ids[100:290])
     store.delete(where={"word": {"in": words[290:300]}})
     new = torch.zeros(20, 8)

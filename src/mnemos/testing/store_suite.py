@@ -115,6 +115,10 @@ class StoreSuite(ABC):
     def test_shared_between_processes(self, tmp_path: Path) -> None:
         lasting.shared_between_processes(self.open, tmp_path)
 
+    @pytest.mark.usefixtures("lasts")
+    def test_one_moment(self, tmp_path: Path) -> None:
+        lasting.one_moment(self.open, tmp_path)
+
     # 5. Forgets.
 
     @pytest.mark.parametrize("policy", lasting.POLICIES)
