@@ -1,8 +1,19 @@
 """Long-term memory for neural networks, in PyTorch."""
 
+from mnemos import retention
+from mnemos.memories import DeltaRule, KeyValue, Recurrent, SegmentAttention
 from mnemos.memories.base import AddressableMemory, Memory, Reading
 from mnemos.snapshot import SnapshotError, load, save
-from mnemos.stores import open
+from mnemos.stores import (
+    Hits,
+    Records,
+    Store,
+    StoreBusyError,
+    StoreClosedError,
+    StoreDamagedError,
+    StoreError,
+    open,
+)
 from mnemos.tree import (
     concatenate_rows,
     detach,
@@ -17,9 +28,20 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AddressableMemory",
+    "DeltaRule",
+    "Hits",
+    "KeyValue",
     "Memory",
     "Reading",
+    "Records",
+    "Recurrent",
+    "SegmentAttention",
     "SnapshotError",
+    "Store",
+    "StoreBusyError",
+    "StoreClosedError",
+    "StoreDamagedError",
+    "StoreError",
     "concatenate_rows",
     "detach",
     "load",
@@ -27,6 +49,7 @@ __all__ = [
     "open",
     "repeat_rows",
     "reset_rows",
+    "retention",
     "save",
     "select_rows",
     "to",

@@ -4,8 +4,30 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mnemos.stores.base import Metric, Store, StoreError
+from mnemos.stores.base import (
+    Hits,
+    Metric,
+    Records,
+    Schema,
+    Store,
+    StoreBusyError,
+    StoreClosedError,
+    StoreDamagedError,
+    StoreError,
+)
 from mnemos.stores.ram import RamStore
+
+__all__ = [
+    "Hits",
+    "Records",
+    "Schema",
+    "Store",
+    "StoreBusyError",
+    "StoreClosedError",
+    "StoreDamagedError",
+    "StoreError",
+    "open",
+]
 
 
 def open(
