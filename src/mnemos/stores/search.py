@@ -19,6 +19,7 @@ from mnemos.stores.exact import WORST, exact_scores
 
 SPARE = 8  # rows taken beyond k, so that a few near ties at the edge need no second scan
 GROUP = 64  # scores whose maximum is looked at first
+QUERIES = 256  # searched together: more would make blocks so short that choosing among them dominates
 ROUNDING = 2.0**-24  # of float32
 TINIEST = 2.0**-126  # below this float32 products may be flushed to zero
 
@@ -72,16 +73,20 @@ def nearest(
         scratch_bytes: bounds the scores held at once.
         also: for every query, ids outside the blocks that are candidates too (not for bits).
     """
-    rows = max(GROUP, min(1 << 16, scratch_bytes // (8 * max(1, len(queries)))))
+    together = len(queries) if metric == "hamming" else min(len(queries), QUERIES)
+    rows = max(GROUP, min(1 << 16, scratch_bytes // (8 * max(1, together))))
     if not len(queries):
         return Nearest(np.empty((0, k), np.int64), np.empty((0, k)))
     if metric == "hamming":
         return _nearest_bits(queries, blocks(rows), k)
-    vectors = queries.to(torch.float32).contiguous()
-    found = _scan(vectors, blocks, rows, k, metric)
-    if also is not None:
-        found = [np.concatenate(pair) for pair in zip(found, also, strict=True)]
-    return _rescore(queries.to(torch.float64), found, lookup, k, metric)
+    parts = []
+    for begin in range(0, len(queries), QUERIES):
+        some = queries[begin : begin + QUERIES]
+        found = _scan(some.to(torch.float32).contiguous(), blocks, rows, k, metric)
+        if also is not None:
+            found = [np.concatenate(pair) for pair in zip(found, also[begin:], strict=False)]
+        parts.append(_rescore(some.to(torch.float64), found, lookup, k, metric))
+    return Nearest(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def _scan(
