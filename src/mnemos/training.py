@@ -6,6 +6,7 @@ import logging
 import math
 import signal
 import warnings
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def train_language_model(
     return whole
 
 
-def encode_documents(tokenizer: "Tokenizer", documents: Sequence[Document]) -> list[Int[Tensor, " tokens"]]:
+def encode_documents(tokenizer: "Tokenizer", documents: Sequence[Document]) -> list[Tensor]:
     """The tokens of each document."""
     if not documents:
         raise ValueError("documents must hold at least one document to train on")
@@ -124,9 +125,7 @@ class Samples:
     first; what a short document lacks is left out of the loss.
     """
 
-    def __init__(
-        self, texts: list[Int[Tensor, " tokens"]], model: Transformer, config: TrainingConfig
-    ) -> None:
+    def __init__(self, texts: list[Tensor], model: Transformer, config: TrainingConfig) -> None:
         self.seed, self.batch_size, self.context = config.seed, config.batch_size, model.context
         start = torch.tensor([model.start])
         padded = [F.pad(text, (0, max(0, self.context - len(text))), value=NOT_A_TARGET) for text in texts]
@@ -184,11 +183,11 @@ class _Training(lightning.LightningModule):
             {"params": vectors, "weight_decay": 0.0},
         ]
         optimiser = torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=(0.9, 0.95))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self._rate(step))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _rate(self, step: int) -> float:
-        done = _share_done(self.config, step, self.elapsed())
+        done = _share_done(self.config, step, float(self.elapsed()))
         warm = min((step + 1) / 50, 1.0)
         return warm * (0.55 + 0.45 * math.cos(math.pi * done))
 
@@ -276,13 +275,16 @@ def _fit(trainer: Any, module: Any, samples: Samples, checkpoint: Path | None) -
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Keeps what Lightning says about devices, its products and its own use of torch off the terminal."""
+    """Keeps what Lightning says about devices and its own products off the terminal."""
     logger = logging.getLogger("lightning.pytorch")
     before = logger.level
     logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*LeafSpec")
+            # To go on in a folder that holds the run's own checkpoint is what is meant.
+            warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")
+            # Lightning's own use of a name that torch has renamed.
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
             yield
     finally:
         logger.setLevel(before)
