@@ -36,7 +36,15 @@ def check_folder(path: Path, catalogue: str, read_only: bool) -> None:
             raise FileNotFoundError(f"there is no store at {path}")
         if path.exists() and any(not entry.name.startswith(catalogue) for entry in path.iterdir()):
             raise StoreError(f"{path} is a folder of something else: it has no {catalogue}")
-        path.mkdir(parents=True, exist_ok=True)
+        _make_folder(path)
+
+
+def _make_folder(path: Path) -> None:
+    """Durably: a folder's name is in its parent, which SQLite does not sync."""
+    missing = [each for each in (path, *path.absolute().parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync_folder(each.parent)
 
 
 def remove_orphans(folder: Path, catalogue: Catalogue, *, patient: bool) -> None:
@@ -137,7 +145,7 @@ def copy(folder: Path, catalogue: Catalogue, name: str, target: Path) -> None:
     """Copies a store as of one moment to a new folder, which appears there complete or not at all."""
     if target.exists():
         raise FileExistsError(f"{target} exists; a snapshot makes a new folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent)
     for _ in range(100):
         draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
