@@ -6,7 +6,7 @@ using RNN Encoder-Decoder".
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Bool, Float
@@ -96,7 +96,7 @@ class Recurrent(Memory):
         self,
         input_size: int,
         hidden_size: int,
-        cell: Literal["rnn", "gru", "lstm"] = "lstm",
+        cell: str = "lstm",
         longest_dependency: int | None = None,
     ) -> None:
         super().__init__()
