@@ -96,5 +96,11 @@ def test_texts_follow_each_other():
         fit_mixture([])
 
 
+@pytest.mark.parametrize("wrong", [(0.0, 0.5), (1.0, -0.1), (1.0, 1.1), (1.0, 0.5, 1.0, 0.0)], ids=str)
+def test_a_mixture_that_is_none_is_refused(wrong):
+    with pytest.raises(ValueError, match="must be"):
+        Mixture(*wrong)
+
+
 def test_perplexity_of_a_uniform_guess_is_the_number_of_choices():
     assert perplexity(torch.full((9,), 32.0).log()) == pytest.approx(32)

@@ -42,6 +42,14 @@ class Mixture:
     distance: float = math.inf
     softness: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and self.softness > 0):
+            raise ValueError(
+                f"temperature and softness must be above 0, not {self.temperature} and {self.softness}"
+            )
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"weight must be from 0 to 1, not {self.weight}")
+
 
 def concatenate_evidence(parts: Sequence[Evidence]) -> Evidence:
     """The evidence on several texts, one after the other."""
