@@ -16,7 +16,8 @@ test: $(READY)
 	JAXTYPING_DISABLE=1 $(PYTEST) -m "$(NOT_SLOW) and compiles"
 
 slow: $(READY)
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "slow" -s --timeout 3600
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "slow and not compiles" -s --timeout 3600
+	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m "slow and compiles" --timeout 3600
 
 bench: $(READY)
 	$(BIN)/pip install -q -c constraints.txt -r benchmarks/requirements.txt
