@@ -15,6 +15,7 @@ from mnemos.stores.base import (
     StoreDamagedError,
     StoreError,
 )
+from mnemos.stores.embedded import EmbeddedStore
 from mnemos.stores.ram import RamStore
 
 __all__ = [
@@ -61,8 +62,6 @@ def open(
         raise StoreError(
             f"{location!r} names a server; this release has an embedded store (a path) and ':memory:'"
         )
-    from mnemos.stores.embedded import EmbeddedStore
-
     return EmbeddedStore(
         location,
         metric=metric,

@@ -144,11 +144,7 @@ class EmbeddedStore(Store):
     ) -> Int[Tensor, " records"]:
         namespace = arguments.prepare_namespace(namespace)
         with self._changing() as database:
-            known = self._directory.schema
-            schema, batch = arguments.prepare_write(known, self._metric, keys, values, metadata, strength)
-            if known is None:
-                fixed = (schema_to_json(schema), schema.metric)
-                database.execute("UPDATE state SET schema = ?, metric = ?", fixed)
+            schema, batch = self._prepare(database, keys, values, metadata, strength)
             first = self._directory.next_id
             header = np.zeros(len(batch.keys), ROW)
             header["id"] = np.arange(first, first + len(header))
@@ -159,6 +155,47 @@ class EmbeddedStore(Store):
             _keep_metadata(database, header["id"], batch.metadata)
             database.execute("UPDATE state SET next_id = next_id + ?", (len(header),))
         return torch.from_numpy(header["id"].copy())
+
+    def adopt(self, records: Records, next_id: int) -> None:
+        """Takes records over from another store as they are, ids, times and reads included.
+
+        Args:
+            records: by ascending id, and later than every id that was given out here.
+            next_id: what the next record written will be called; above all of these.
+
+        Raises:
+            ValueError: ids that do not fit, or as `write`; nothing is written.
+        """
+        with self._changing() as database:
+            usage, ids = records.usage, records.ids.numpy()
+            if (np.diff([self._directory.next_id - 1, *ids, next_id]) <= 0).any():
+                raise ValueError(
+                    f"ids must ascend from {self._directory.next_id} on, and next_id be above all of them"
+                )
+            schema, batch = self._prepare(
+                database, records.keys, records.values, records.metadata, usage.strength
+            )
+            numbers = {name: self._namespace(database, name) for name in set(records.namespaces)}
+            header = np.zeros(len(ids), ROW)
+            header["id"], header["written_at"] = ids, usage.written_at.numpy()
+            header["strength"] = batch.strength.numpy()
+            header["namespace"] = [numbers[name] for name in records.namespaces]
+            append_rows(self.path, database, schema, Rows(header, batch.keys, batch.values))
+            _keep_metadata(database, ids, batch.metadata)
+            reads = zip(ids.tolist(), usage.last_read.tolist(), usage.times_read.tolist(), strict=True)
+            database.executemany("INSERT INTO usage VALUES (?, ?, ?)", (row for row in reads if row[2]))
+            database.execute("UPDATE state SET next_id = ?", (next_id,))
+
+    def _prepare(
+        self, database: sqlite3.Connection, keys: Any, values: Any, metadata: Any, strength: Any
+    ) -> tuple[Schema, arguments.Batch]:
+        """Checks a batch; the first one fixes the schema."""
+        known = self._directory.schema
+        schema, batch = arguments.prepare_write(known, self._metric, keys, values, metadata, strength)
+        if known is None:
+            fixed = (schema_to_json(schema), schema.metric)
+            database.execute("UPDATE state SET schema = ?, metric = ?", fixed)
+        return schema, batch
 
     def _namespace(self, database: sqlite3.Connection, name: str) -> int:
         """The number of a namespace, which is given one if it is new."""

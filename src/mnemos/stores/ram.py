@@ -24,6 +24,7 @@ from mnemos.stores.base import (
     StoreClosedError,
     StoreError,
 )
+from mnemos.stores.embedded import EmbeddedStore
 from mnemos.stores.exact import WORST, nearest, unpack_bits
 from mnemos.stores.filters import Filter, parse, parse_read
 
@@ -229,8 +230,13 @@ class RamStore(Store):
         return []
 
     def snapshot(self, path: str | Path) -> None:
+        """Writes an embedded store, with the same ids, times and counts of reads."""
         self._check_open()
-        raise StoreError("a store in RAM cannot be copied to a path")
+        if Path(path).exists():
+            raise FileExistsError(f"{path} exists; a snapshot makes a new folder")
+        with EmbeddedStore(path, metric=self._metric, fingerprint=self.fingerprint) as copied:
+            if self.schema is not None:
+                copied.adopt(self.get(self.ids()), self._next_id)
 
     def stats(self) -> dict[str, Any]:
         return {

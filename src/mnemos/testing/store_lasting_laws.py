@@ -353,6 +353,8 @@ def read_within(open_store: Opener, path: Path, most: int) -> int:
         store.read(torch.ones(1, BEYOND_WIDTH), 1)
         limit = _own_memory() + most
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        with pytest.raises(RuntimeError):
+            torch.empty(most, dtype=torch.uint8)  # so the limit is one
         hits = store.read(torch.eye(BEYOND_WIDTH)[:8], 5)
         store.gather(hits.ids.flatten())
         assert not store.verify()
