@@ -127,7 +127,7 @@ class KeyValue(AddressableMemory):
     def read(self, state: KeyValueState, queries: Float[Tensor, "batch time keys"]) -> Reading:
         """Softmax over the scores of the slots that are filled; an empty memory answers with zeros.
 
-        Slots come best first if `top_k` is given, and else in their own order.
+        Slots come best first if `top_k` is below their number, and else in their own order.
         """
         self.check_rows(state, queries.shape[0])
         scores = torch.einsum("btk,bsk->bts", queries, state.keys) / math.sqrt(self.key_size)

@@ -18,7 +18,7 @@ from mnemos.testing.trial import (
 )
 
 
-@law(12, "addressing, beside the eleven")
+@law(None, "addressing")
 def addressing(memory: AddressableMemory) -> None:
     """`forward` is read, then write; nothing written is nothing changed; an empty memory answers."""
     inputs, start = random_inputs(memory), past(memory)

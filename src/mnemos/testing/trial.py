@@ -24,13 +24,13 @@ class Run(NamedTuple):
     gradients: dict[str, Tensor]  # of the inputs, the first state's tensors and every parameter
 
 
-def law(number: int, name: str) -> Callable[[Law], Law]:
+def law(number: int | None, name: str) -> Callable[[Law], Law]:
     """Marks a function as the test of a law: what it raises says which law, and which memory."""
 
     def mark(test: Law) -> Law:
         @functools.wraps(test)
         def named(memory: Memory, *arguments: Any) -> None:
-            title = f"law {number} ({name})"
+            title = f"law {number} ({name})" if number else f"the promise of {name}"
             memory = fresh_copy(memory)
             try:
                 test(memory, *arguments)
