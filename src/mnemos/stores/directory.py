@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnemos.stores.arguments import KEY_DTYPES
-from mnemos.stores.base import Schema
+from mnemos.stores.base import Schema, StoreDamagedError
 from mnemos.stores.catalogue import schema_from_json
 from mnemos.stores.search import Block, Blocks, lengths_of
 from mnemos.stores.segments import ROW, Layout, Segment, segment_path
@@ -36,10 +36,12 @@ class Part:
         self._lengths = np.empty(capacity if segment.keys.is_floating_point() else 0)
         self._measured = 0
 
-    def extend(self, rows: int) -> NDArray[np.int64]:
+    def extend(self, rows: int, next_id: int) -> NDArray[np.int64]:
         """Takes in rows that have been committed since, and returns their positions."""
         new = slice(self.rows, rows)
         header = self.segment.header[new]
+        if not ((header["id"] >= 0) & (header["id"] < next_id)).all():
+            raise StoreDamagedError(f"{self.segment.path} names ids that were never given out")
         self.ids[new], self.namespaces[new], self.alive[new] = header["id"], header["namespace"], True
         self.rows = rows
         return np.arange(new.start, rows)
@@ -71,6 +73,7 @@ class Directory:
 
         Raises:
             FileNotFoundError: a segment has gone, since another process has compacted the store; load again.
+            StoreDamagedError: a segment is not what the catalogue says.
         """
         schema, next_id, commits = database.execute("SELECT schema, next_id, commits FROM state").fetchone()
         if commits == self.commits:
@@ -78,9 +81,8 @@ class Directory:
         self.schema = schema_from_json(schema)
         self.namespaces = dict(database.execute("SELECT name, number FROM namespaces"))
         self._reserve(next_id)
-        fresh = self._load_segments(
-            database.execute("SELECT number, capacity, rows FROM segments").fetchall()
-        )
+        listed = database.execute("SELECT number, capacity, rows FROM segments").fetchall()
+        fresh = self._load_segments(listed, next_id)
         self._load_dead(database)
         for number, rows in fresh:
             part = self.parts[number]
@@ -94,7 +96,9 @@ class Directory:
             larger[: len(self._places)] = self._places
             self._places = larger
 
-    def _load_segments(self, listed: list[tuple[int, int, int]]) -> list[tuple[int, NDArray[np.int64]]]:
+    def _load_segments(
+        self, listed: list[tuple[int, int, int]], next_id: int
+    ) -> list[tuple[int, NDArray[np.int64]]]:
         """Maps new segments, drops the ones that were compacted away, and says which rows are new."""
         opened = {}
         for number, capacity, _ in listed:
@@ -107,7 +111,7 @@ class Directory:
             self._places[np.isin(self._places >> ROW_BITS, list(gone))] = -1
         self.parts = {number: self.parts.get(number) or opened[number] for number, *_ in sorted(listed)}
         return [
-            (number, self.parts[number].extend(rows))
+            (number, self.parts[number].extend(rows, next_id))
             for number, _, rows in listed
             if rows > self.parts[number].rows
         ]

@@ -362,11 +362,11 @@ class EmbeddedStore(Store):
         return before - maintenance.bytes_on_disk(self.path)
 
     def verify(self) -> list[str]:
-        with self._reading():
-            return [
-                *self._catalogue.faults(),
-                *maintenance.faults(self._directory, self._catalogue.connection),
-            ]
+        try:
+            with self._reading() as database:
+                return [*self._catalogue.faults(), *maintenance.faults(self._directory, database)]
+        except StoreDamagedError as error:  # so damaged that nothing can be read
+            return [str(error)]
 
     def snapshot(self, path: str | Path) -> None:
         with self._lock:

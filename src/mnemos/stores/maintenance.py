@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnemos.stores.base import StoreBusyError, StoreError
+from mnemos.stores.base import StoreBusyError, StoreDamagedError, StoreError
 from mnemos.stores.catalogue import Catalogue, schema_from_json
 from mnemos.stores.directory import Directory, Part
 from mnemos.stores.segments import (
@@ -31,7 +31,11 @@ def check_folder(path: Path, catalogue: str, read_only: bool) -> None:
     """Makes the folder of a new store, or refuses one that is something else."""
     if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file; a store is a folder")
-    if not (path / catalogue).exists():
+    if (path / catalogue).exists():
+        # SQLite would make a new, empty catalogue of it, which names none of the segments.
+        if not (path / catalogue).stat().st_size and any(path.glob("*.segment")):
+            raise StoreDamagedError(f"{path / catalogue} is empty, although there are segments")
+    else:
         if read_only:
             raise FileNotFoundError(f"there is no store at {path}")
         if path.exists() and any(not entry.name.startswith(catalogue) for entry in path.iterdir()):
