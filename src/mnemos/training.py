@@ -6,7 +6,6 @@ import logging
 import math
 import signal
 import warnings
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
