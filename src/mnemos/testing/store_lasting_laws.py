@@ -150,10 +150,24 @@ def namespaces_apart(open_store: Opener, path: Path) -> None:
         assert store.namespaces() == ["ada", "default"]
 
 
+def _tell(path: Path) -> None:
+    """Says that somebody is watching the store at this path."""
+    path.with_name("watched").touch()
+
+
+def _wait(path: Path, seconds: float = 60.0) -> None:
+    """Waits until somebody watches."""
+    until = time.monotonic() + seconds
+    while not path.with_name("watched").exists():
+        assert time.monotonic() < until, "the process that was to watch did not come"
+        time.sleep(0.001)
+
+
 def write_batches(open_store: Opener, path: Path, batches: int, owner: str) -> list[int]:
     """Writes whole batches, waiting as long as it takes; returns the ids."""
     ids: list[int] = []
     with open_store(path) as store:
+        _wait(path)
         for number in range(batches):
             keys = torch.full((BATCH, 4), float(number))
             metadata = [{"owner": owner, "batch": number}] * BATCH
@@ -170,6 +184,7 @@ def watch_batches(open_store: Opener, path: Path, total: int) -> int:
     """Reads until all is there, and returns how many states it saw; no batch may be seen in part."""
     seen = [-1]
     with open_store(path, read_only=True) as store:
+        _tell(path)
         for _ in range(100_000):
             count, ids = store.count(), store.ids()
             assert count % BATCH == 0, f"a reader counted {count} records, in the middle of a batch"
@@ -208,6 +223,7 @@ def update_together(open_store: Opener, path: Path, rounds: int) -> None:
     """Gives every part of every record the same new number, again and again."""
     with open_store(path) as store:
         ids = store.ids()
+        _wait(path)
         for number in range(1, rounds + 1):
             same = torch.full((len(ids), 1), float(number))
             store.update(
@@ -223,6 +239,7 @@ def watch_together(open_store: Opener, path: Path, rounds: int) -> int:
     """Reads until the last number, and returns how many it saw; all parts must have the same."""
     seen = set()
     with open_store(path, read_only=True) as store:
+        _tell(path)
         for _ in range(100_000):
             records = store.get(store.ids())
             numbers = {entry["number"] for entry in records.metadata if entry}
