@@ -14,7 +14,6 @@ from mnemos.models.tuning import load_mixture
 from mnemos.studies.study import Advance
 from mnemos.tasks.text import Document
 
-PHRASES = 4
 PHRASE_LENGTH = 90  # letters, about
 SHOWN = 3  # records to a phrase
 
@@ -23,7 +22,7 @@ def remember(plan: Plan, advance: Advance) -> Recalled:
     """Step 4: phrases from what was read, answered by this process and by a new one for each."""
     model, b = load_model(plan.model), texts.load(plan.folder).b
     mixture = load_mixture(plan.model, model.model.width)
-    chosen = phrases(b.train, plan.seed)
+    chosen = phrases(b.train, plan.phrases, plan.seed)
     answers, same, traced = [], True, 0
     documents = {document.name: document.text for document in b.train}
     for row, phrase in enumerate(chosen):
@@ -37,12 +36,12 @@ def remember(plan: Plan, advance: Advance) -> Recalled:
     return Recalled(answers, same, traced, sum(len(answer["answers"]) for answer in answers))
 
 
-def phrases(documents: list[Document], seed: int) -> list[str]:
+def phrases(documents: list[Document], count: int, seed: int) -> list[str]:
     """Random stretches of documents, cut off before a word."""
     chance = random.Random(seed)
     long = [document for document in documents if len(document.text) > 4 * PHRASE_LENGTH]
     found = []
-    for _ in range(PHRASES):
+    for _ in range(count):
         text = chance.choice(long).text
         middle = chance.randrange(2 * PHRASE_LENGTH, len(text) - PHRASE_LENGTH)
         end = next(

@@ -9,7 +9,6 @@ from torch import Tensor
 
 import mnemos
 from mnemos.demo import texts
-from mnemos.demo.crash import answer_of
 from mnemos.demo.erasure import in_other_records, keys_in_files
 from mnemos.demo.learning import first_records
 from mnemos.demo.plan import Plan
@@ -17,10 +16,11 @@ from mnemos.demo.results import Forgotten
 from mnemos.models.checkpoint import LanguageModel, load_model
 from mnemos.models.mixture import Mixture, mixed_nats, perplexity
 from mnemos.models.reading import read_all
+from mnemos.models.recall import correct, recall
 from mnemos.models.tuning import evidence, load_mixture
 from mnemos.stores.base import Store
 from mnemos.studies.study import Advance
-from mnemos.tasks.text import Document, encode
+from mnemos.tasks.text import Document, encode, read_documents
 
 NEAREST = 8  # records asked for by each key of the document that is forgotten
 
@@ -35,14 +35,24 @@ def revise(plan: Plan, advance: Advance) -> Forgotten:
     document = sorted(b.train, key=lambda document: len(document.text))[len(b.train) // 2]
     forgotten = _forget(plan, path, model, mixture, document, advance)
     advance(0.9, "correcting an answer")
-    letter = plan.folder / "text" / "letter.txt"
-    answer_of("read", plan.model, path, letter)
-    length = len(encode(model.tokenizer, texts.CORRECTION).ids)
-    question = ("recall", plan.model, path, texts.QUESTION, "--tokens", str(length))
-    before = answer_of(*question)["continuation"]
-    answer_of("correct", plan.model, path, texts.QUESTION, texts.CORRECTION)
-    after = answer_of(*question)["continuation"]
+    with mnemos.open(path) as store:
+        before, after = _correct(plan, store, model, mixture)
     return Forgotten(texts.QUESTION, before, after, texts.CORRECTION, **forgotten)
+
+
+def _correct(plan: Plan, store: Store, model: LanguageModel, mixture: Mixture) -> tuple[str, str]:
+    """Reads a letter, corrects a fact of it, and returns what was answered before and after."""
+    letters = read_documents([plan.folder / "text" / "letter.txt"])
+    for _ in read_all(model, store, letters, None):
+        pass
+    length = len(encode(model.tokenizer, texts.CORRECTION).ids)
+
+    def answer() -> str:
+        return recall(model, store, texts.QUESTION, mixture, show=0, tokens=length).continuation
+
+    before = answer()
+    correct(model, store, texts.QUESTION, texts.CORRECTION, mixture)
+    return before, answer()
 
 
 def _forget(
@@ -80,8 +90,10 @@ def _forget(
         unlike = keys[~in_other_records(store, keys, ids)]
     found_before = keys_in_files(path, unlike)
     advance(0.4, f"forgetting {Path(document.name).name}")
-    freed = answer_of("forget", path, "--source", document.name)["bytes_freed"]
-    with mnemos.open(path, read_only=True) as store:
+    with mnemos.open(path) as store:
+        store.delete(where=where)
+        freed = store.compact()
+    with mnemos.open(path, read_only=True) as store:  # as whoever comes later would
         after = scores(store, store.ids(where))
         near_after = returned(store)
     found_after = keys_in_files(path, unlike)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -71,7 +72,7 @@ def unigram_nats(
     return torch.cat([costs[encode(model.tokenizer, document.text).ids] for document in test])
 
 
-def _losses(folder: Path) -> list[list[float]]:
+def _losses(folder: Path) -> list[list[Any]]:
     """[step, nats per token] of each run that the training logged, in the order of steps."""
     found: dict[int, float] = {}
     for log in sorted(folder.glob("logs/*/metrics.csv"), key=lambda path: path.stat().st_mtime):
@@ -122,11 +123,11 @@ def learn(plan: Plan, advance: Advance) -> Learned:
 
 def _read(
     plan: Plan, model: LanguageModel, documents: Sequence[Document], advance: Advance
-) -> tuple[float, list[dict[str, float]]]:
+) -> tuple[float, list[dict[str, Any]]]:
     """Reads B into the memory; returns the seconds that it took and how the memory grew."""
     path = plan.fresh("memory")
     fingerprint = model.fingerprint
-    growth: list[dict[str, float]] = []
+    growth: list[dict[str, Any]] = []
     mixture = default_mixture(model.model.width)  # the fitted one needs a memory first
     with mnemos.open(path, metric="euclidean", fingerprint=fingerprint) as store:
         started = time.perf_counter()
@@ -175,7 +176,7 @@ def _curve(
     unseen: Sequence[Sequence[Document]],
     full: Sequence[Evidence],
     advance: Advance,
-) -> Iterator[dict[str, float]]:
+) -> Iterator[dict[str, Any]]:
     """Perplexity on the unseen texts of A and B with only the first records of the memory."""
     with mnemos.open(plan.memory, read_only=True) as store:
         ids = store.ids()
@@ -204,7 +205,7 @@ def first_records(
 
 def _along(
     without: Float[Tensor, " tokens"], remembered: Float[Tensor, " tokens"], size: int
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Nats per token along the text, each the mean of a window."""
     window = min(WINDOW, len(without))
     means = [

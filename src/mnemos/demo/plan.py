@@ -15,6 +15,7 @@ class Plan:
         seed: of the division of the texts, the model, the training and what is chosen at random.
         vocabulary: tokens of the model, at least 256.
         width, layers: size of the model.
+        phrases: how many are recalled, each in a process of its own.
     """
 
     folder: Path
@@ -23,6 +24,7 @@ class Plan:
     vocabulary: int = 1024
     width: int = 128
     layers: int = 2
+    phrases: int = 3
 
     @property
     def model(self) -> Path:

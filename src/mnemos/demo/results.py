@@ -27,7 +27,7 @@ class Trained:
     vocabulary: int
     files: int
     bytes: int
-    losses: list[list[float]]  # [step, nats per token]
+    losses: list[list[Any]]  # [step, nats per token]
     perplexity: float  # on unseen text of A
     unigram: float  # what the frequencies of the training tokens alone would score there
 
@@ -66,9 +66,9 @@ class Learned:
     tuning_steps: int
     duplicates: int
     lines: int
-    growth: list[dict[str, float]]
-    curve: list[dict[str, float]]
-    along: list[dict[str, float]]
+    growth: list[dict[str, Any]]
+    curve: list[dict[str, Any]]
+    along: list[dict[str, Any]]
 
     @property
     def fall(self) -> float:
@@ -174,14 +174,14 @@ class Evicted:
     records: int
     b_full: float
     b_without: float
-    policies: list[dict[str, Any]] = field(default_factory=list)
+    policies: list[dict[str, Any]]  # never none
 
     def verdict(self) -> Verdict:
         half = self.records // 2
         costs = [policy["b"] for policy in self.policies]
         kept = all(policy["records"] == half for policy in self.policies)
         return Verdict(
-            bool(costs) and kept and max(costs) < self.b_without,
+            kept and max(costs) < self.b_without,
             f"perplexity on B {min(costs):.1f} to {max(costs):.1f} with half the records, "
             f"{self.b_full:.1f} with all",
             f"each keeps {half:,}, all below {self.b_without:.1f}",

@@ -4,6 +4,7 @@ import time
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Int
 
 from mnemos.models.checkpoint import LanguageModel
 from mnemos.models.mixture import Mixture
@@ -105,15 +106,22 @@ def correct(
         at_most: how many records may change.
 
     Raises:
-        ValueError: the answer is empty, or changing `at_most` records would not bring it about; nothing
-            has been changed then.
+        ValueError: the answer is empty, or changing `at_most` records would not bring it about; no
+            record has been changed then.
     """
     targets = encode(language_model.tokenizer, answer).ids.tolist()
     if not targets:
         raise ValueError("answer is empty: say what should come after the phrase")
-    prediction = predict(language_model, store, phrase, mixture, k=k, namespace=namespace, touch=False)
-    chosen = _fewest(prediction, targets[0], at_most)
-    before = _text(language_model, int(prediction.probabilities.argmax()))
+
+    def ask() -> Prediction:
+        return predict(language_model, store, phrase, mixture, k=k, namespace=namespace, touch=False)
+
+    first = ask()
+    chosen = _fewest(first, targets[0], at_most, [])
+    nearest = first.hits.ids[0, :1]
+    written = _write_rest(language_model, store, phrase, targets, nearest, namespace)
+    if written:  # they are near the phrase themselves, and say something else
+        chosen = _fewest(ask(), targets[0], at_most + len(written), written)
     if len(chosen):
         found = store.get(chosen)
         metadata = [
@@ -121,17 +129,17 @@ def correct(
             for facts, token in zip(found.metadata, found.values, strict=True)
         ]
         store.update(chosen, values=torch.full((len(chosen),), targets[0]).int(), metadata=metadata)
-    nearest = prediction.hits.ids[0, :1]
-    written = _write_rest(language_model, store, phrase, targets, nearest, namespace)
-    after = predict(language_model, store, phrase, mixture, k=k, namespace=namespace, touch=False)
-    said = _text(language_model, int(after.probabilities.argmax()))
-    return Correction(phrase, before, said, chosen.tolist(), written)
+    before, after = (_text(language_model, int(one.probabilities.argmax())) for one in (first, ask()))
+    return Correction(phrase, before, after, chosen.tolist(), written)
 
 
-def _fewest(prediction: Prediction, target: int, at_most: int) -> torch.Tensor:
-    """Ids of the nearest records to change so that `target` becomes the likeliest token."""
+def _fewest(
+    prediction: Prediction, target: int, at_most: int, spared: list[int]
+) -> Int[torch.Tensor, " records"]:
+    """Ids of the nearest records to change so that `target` becomes the likeliest token; `spared` stay."""
     values, ids = prediction.hits.values[0].long(), prediction.hits.ids[0]
-    wrong = ((values != target) & (ids >= 0)).nonzero().flatten()
+    open_ = ~torch.isin(ids, ids.new_tensor(spared)) & (ids >= 0)
+    wrong = ((values != target) & open_).nonzero().flatten()
     probabilities = prediction.probabilities.clone()
     for count in range(min(at_most, len(wrong)) + 1):
         if int(probabilities.argmax()) == target:

@@ -105,7 +105,7 @@ def along_the_text(learned: Learned) -> str:
 
 def store_size(learned: Learned) -> str:
     """Perplexity on both domains against the share of the store."""
-    shares = [100 * point["share"] for point in learned.curve]
+    shares = [100.0 * point["share"] for point in learned.curve]
     with drawing(height=2.6) as (figure, [axes]):
         lines = [("b", learned.b_without, WITH, "unseen B"), ("a", learned.a_without, INK, "unseen A")]
         ends = {name: learned.curve[-1][name] for name in "ab"}
@@ -120,7 +120,7 @@ def store_size(learned: Learned) -> str:
                 markersize=4.5,
             )
             higher = ends[name] == max(ends.values())
-            _label(axes, shares[-1], ends[name], f"{text} {ends[name]:.1f}", colour, 5 if higher else -5)
+            _label(axes, shares[-1], ends[name], f"{text} {ends[name]:.1f}", colour, 5.0 if higher else -5.0)
         _label(axes, shares[-1], learned.b_without, f"B alone {learned.b_without:.1f}", WITH)
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
@@ -215,7 +215,7 @@ def _perplexity_axis(axes: Axes, label: str, horizontal: bool = False) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _label(axes: Axes, x: float, y: float, text: str, colour: str, raised: float = 0) -> Any:
+def _label(axes: Axes, x: float, y: float, text: str, colour: str, raised: float = 0.0) -> Any:
     """A name at the end of a line, in place of a legend; `raised` keeps two apart, in points."""
     return axes.annotate(
         text,
