@@ -12,6 +12,7 @@ import mnemos
 from mnemos.stores.base import Store
 from mnemos.stores.ram import RamStore
 from mnemos.testing import store_lasting_laws as lasting
+from mnemos.testing import store_sharing_laws as sharing
 from mnemos.testing.faulty_stores import PassingStore
 
 FAULT = (AssertionError, pytest.fail.Exception)
@@ -83,8 +84,8 @@ def writable(path: Path, *, read_only: bool = False, **options: Any) -> Store:
         (fleeting, lasting.not_closed, ()),
         (careless, lasting.opened_as_what_it_is, ()),
         (writable, lasting.opened_as_what_it_is, ()),
-        (halving, lasting.shared_between_processes, ()),
-        (halving, lasting.one_moment, ()),
+        (halving, sharing.shared_between_processes, ()),
+        (halving, sharing.one_moment, ()),
         (lazy, lasting.erased, ()),
         (linking, lasting.snapshots, ()),
     ],

@@ -11,6 +11,7 @@ from hypothesis import settings
 from mnemos.stores.base import Metric, Store
 from mnemos.testing import store_answer_laws as answers
 from mnemos.testing import store_lasting_laws as lasting
+from mnemos.testing import store_sharing_laws as sharing
 from mnemos.testing.store_history import check_histories
 from mnemos.testing.store_trial import KEY_KINDS
 
@@ -113,11 +114,11 @@ class StoreSuite(ABC):
 
     @pytest.mark.usefixtures("lasts")
     def test_shared_between_processes(self, tmp_path: Path) -> None:
-        lasting.shared_between_processes(self.open, tmp_path)
+        sharing.shared_between_processes(self.open, tmp_path)
 
     @pytest.mark.usefixtures("lasts")
     def test_one_moment(self, tmp_path: Path) -> None:
-        lasting.one_moment(self.open, tmp_path)
+        sharing.one_moment(self.open, tmp_path)
 
     # 5. Forgets.
 
