@@ -61,6 +61,7 @@ def results() -> Results:
         "alone": " was",
         "weight": 0.6,
         "answers": [answer],
+        "truth": " is missing",
     }
     return Results(
         "mnemos demo --seed 3",

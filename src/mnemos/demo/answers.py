@@ -1,6 +1,7 @@
 """Step 4: a new process recalls, and every record that it shows is looked up in the file it names."""
 
 import random
+import re
 from typing import Any
 
 import mnemos
@@ -14,7 +15,8 @@ from mnemos.models.tuning import load_mixture
 from mnemos.studies.study import Advance
 from mnemos.tasks.text import Document
 
-PHRASE_LENGTH = 90  # letters, about
+PHRASE_LENGTH = 120  # letters, about
+TRUTH_LENGTH = 30  # letters
 SHOWN = 3  # records to a phrase
 
 
@@ -25,29 +27,29 @@ def remember(plan: Plan, advance: Advance) -> Recalled:
     chosen = phrases(b.train, plan.phrases, plan.seed)
     answers, same, traced = [], True, 0
     documents = {document.name: document.text for document in b.train}
-    for row, phrase in enumerate(chosen):
+    for row, (phrase, truth) in enumerate(chosen):
         advance(row / len(chosen), "asking a new process")
         with mnemos.open(plan.memory) as store:
             here = recall(model, store, phrase, mixture, show=SHOWN)
         there = answer_of("recall", plan.model, plan.memory, phrase, "--show", str(SHOWN))
         same &= _essence(here) == _essence(there)
         traced += sum(stands_in(documents, answer) for answer in there["answers"])
-        answers.append(there)
+        answers.append({**there, "truth": truth})
     return Recalled(answers, same, traced, sum(len(answer["answers"]) for answer in answers))
 
 
-def phrases(documents: list[Document], count: int, seed: int) -> list[str]:
-    """Random stretches of documents, cut off before a word."""
+def phrases(documents: list[Document], count: int, seed: int) -> list[tuple[str, str]]:
+    """Random stretches of documents, cut off before a word; and how the document goes on there."""
     chance = random.Random(seed)
     long = [document for document in documents if len(document.text) > 4 * PHRASE_LENGTH]
     found = []
     for _ in range(count):
         text = chance.choice(long).text
         middle = chance.randrange(2 * PHRASE_LENGTH, len(text) - PHRASE_LENGTH)
-        end = next(
-            (i for i in range(middle, len(text) - 1) if text[i] == " " and text[i + 1].isalpha()), middle
-        )
-        found.append(text[end - PHRASE_LENGTH : end].lstrip())
+        word = re.compile(r"(?<=\S) (?=[A-Za-z]{3})").search(text, middle)
+        end = word.start() if word else middle
+        begin = text.find("\n", end - PHRASE_LENGTH, end - PHRASE_LENGTH // 3) + 1 or end - PHRASE_LENGTH
+        found.append((text[begin:end], text[end:].partition("\n")[0][:TRUTH_LENGTH]))
     return found
 
 

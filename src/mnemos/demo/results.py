@@ -109,7 +109,8 @@ class Resumed:
 class Recalled:
     """Step 4: phrases answered by a new process.
 
-    Each answer is a `Recollection` of mnemos.models.recall, as a dictionary.
+    Each answer is a `Recollection` of mnemos.models.recall, as a dictionary, and how the text itself goes
+    on, under "truth".
     """
 
     answers: list[dict[str, Any]]
@@ -120,7 +121,7 @@ class Recalled:
     def verdict(self) -> Verdict:
         return Verdict(
             self.same_as_first_process and 0 < self.shown == self.traced,
-            f"{self.traced} of {self.shown} records found in their file at their position; "
+            f"{self.traced} of {self.shown} records found in their file on their line; "
             f"{'the same' if self.same_as_first_process else 'other'} answers as before the restart",
             "every record traced, the same answers",
         )

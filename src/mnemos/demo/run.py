@@ -93,8 +93,9 @@ def _begin(plan: Plan, command: str, domains: dict[str, list[Document]] | None) 
 
 def machine() -> str:
     """What the measurements were made on."""
+    threads = torch.get_num_threads()
     return (
-        f"{_processor()}, {torch.get_num_threads()} threads, {platform.system()} {platform.release()}, "
+        f"{_processor()}, {threads} thread{'s' * (threads > 1)}, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}, torch {torch.__version__}"
     )
 

@@ -121,7 +121,11 @@ def correct(
     nearest = first.hits.ids[0, :1]
     written = _write_rest(language_model, store, phrase, targets, nearest, namespace)
     if written:  # they are near the phrase themselves, and say something else
-        chosen = _fewest(ask(), targets[0], at_most + len(written), written)
+        try:
+            chosen = _fewest(ask(), targets[0], at_most + len(written), written)
+        except ValueError:
+            store.delete(torch.tensor(written))
+            raise
     if len(chosen):
         found = store.get(chosen)
         metadata = [
@@ -138,8 +142,8 @@ def _fewest(
 ) -> Int[torch.Tensor, " records"]:
     """Ids of the nearest records to change so that `target` becomes the likeliest token; `spared` stay."""
     values, ids = prediction.hits.values[0].long(), prediction.hits.ids[0]
-    open_ = ~torch.isin(ids, ids.new_tensor(spared)) & (ids >= 0)
-    wrong = ((values != target) & open_).nonzero().flatten()
+    free = ~torch.isin(ids, ids.new_tensor(spared)) & (ids >= 0)
+    wrong = ((values != target) & free).nonzero().flatten()
     probabilities = prediction.probabilities.clone()
     for count in range(min(at_most, len(wrong)) + 1):
         if int(probabilities.argmax()) == target:

@@ -55,10 +55,10 @@ def training(trained: Trained) -> str:
 def domains(learned: Learned) -> str:
     """Where each domain stood before, after reading, and after fine-tuning: one row per domain."""
     rows = [
-        ("unseen text of A,\nwhat it was trained on", learned.a_without, learned.a_with, learned.a_tuned),
-        ("unseen text of B,\nnew to it", learned.b_without, learned.b_with, learned.b_tuned),
+        ("unseen text of A", learned.a_without, learned.a_with, learned.a_tuned),
+        ("unseen text of B", learned.b_without, learned.b_with, learned.b_tuned),
     ]
-    with drawing(height=2.0) as (figure, [axes]):
+    with drawing(height=2.4) as (figure, [axes]):
         for y, (_, *values) in enumerate(rows):
             axes.plot([min(values), max(values)], [y, y], color=FAINT, linewidth=2, zorder=1)
             for value, (colour, name, dy) in zip(values, _MARKS, strict=True):
@@ -72,8 +72,8 @@ def domains(learned: Learned) -> str:
                     va="center",
                     color=colour if colour != WITHOUT else "#6b717b",
                 )
-        axes.set_yticks(range(len(rows)), [name for name, *_ in rows], multialignment="right")
-        axes.set_ylim(-0.75, len(rows) - 0.3)
+        axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+        axes.set_ylim(-0.8, len(rows) - 0.45)
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
@@ -82,7 +82,7 @@ def domains(learned: Learned) -> str:
     return svg(figure)
 
 
-_MARKS = ((WITHOUT, "alone", -17), (WITH, "with memory", 15), (TUNED, "fine-tuned", -17))
+_MARKS = ((WITHOUT, "alone", -17), (WITH, "with memory", 15), (TUNED, "fine-tuned", -30))
 
 
 def along_the_text(learned: Learned) -> str:

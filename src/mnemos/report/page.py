@@ -1,6 +1,7 @@
 """The report as one HTML file: every number in it comes from the measurements that it is given."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from importlib.resources import files
@@ -71,8 +72,10 @@ def _head(results: Results) -> str:
 
 
 def _learned(step: Learned) -> str:
+    change = step.a_with / step.a_without - 1
+    old = "costs nothing of the old" if change <= 0 else f"raises it on the old by {change:.1%}"
     return (
-        f"<h2>Reading makes new text {step.fall:.0%} less surprising, and costs nothing of the old</h2>\n"
+        f"<h2>Reading lowers the perplexity on new text by {step.fall:.0%}, and {old}</h2>\n"
         f"<p>{step.files} documents of B, {step.bytes / 1e3:,.0f} thousand bytes, became "
         f"{step.records:,} records in {step.seconds:.0f} seconds: under what the model saw, the token "
         "that followed. For comparison, the same model was fine-tuned on the same text for "
@@ -126,8 +129,8 @@ def _recalled(step: Recalled) -> str:
 def _answer(answer: dict[str, Any]) -> str:
     rows = [
         (
-            f'<span class="snippet">{escape(record["before"])}<mark>{escape(record["token"])}</mark>'
-            f"{escape(record['after'])}</span>",
+            f'<span class="snippet">{_flat(record["before"])}<mark>{_flat(record["token"])}</mark>'
+            f"{_flat(record['after'])}</span>",
             f"{escape(short(record['source']))}<br>line {record['line']}, token {record['position']:,}",
             f"{record['distance']:.2f}",
             f"{record['age'] / 60:.1f} min",
@@ -139,6 +142,7 @@ def _answer(answer: dict[str, Any]) -> str:
     return (
         '<div class="answer">'
         f'<p class="phrase">{escape(answer["phrase"])}<mark>{escape(answer["continuation"])}</mark></p>'
+        f'<p class="made">The text itself goes on: <code>{escape(answer["truth"])}</code></p>'
         f"<table>{_rows(rows, heads, numbers=(2, 3, 4))}</table></div>\n"
     )
 
@@ -147,19 +151,28 @@ def _forgotten(step: Forgotten) -> str:
     rows = [
         ("perplexity on it, from its own records", f"{step.alone_before:.2f}", f"{step.alone_after:.2f}"),
         ("perplexity on it, from the whole memory", f"{step.whole_before:.2f}", f"{step.whole_after:.2f}"),
-        ("its records among the nearest ones", f"{step.returned_before:,}", f"{step.returned_after:,}"),
-        ("its keys in the raw bytes of the files", f"{step.keys_before:,}", f"{step.keys_after:,}"),
+        (
+            "times that a record of it was among the nearest",
+            f"{step.returned_before:,}",
+            f"{step.returned_after:,}",
+        ),
+        (
+            f"of {step.keys_sought:,} keys of it, found in the raw bytes of the files",
+            f"{step.keys_before:,}",
+            f"{step.keys_after:,}",
+        ),
     ]
     return (
-        "<h2>Corrected, and made to forget</h2>\n"
-        f'<p class="phrase">{escape(step.phrase)}<mark>{escape(step.answer_after)}</mark></p>'
-        f"<p>Before the correction the answer was <code>{escape(repr(step.answer_before))}</code>, after "
-        f"it <code>{escape(repr(step.answer_after))}</code>.</p>\n"
-        f"<p>Then the document <code>{escape(short(step.document))}</code> with its {step.records:,} records "
-        f"was forgotten, and {step.bytes_freed / 1e6:.1f} MB were freed:</p>\n"
+        "<h2>Made to forget, and corrected</h2>\n"
+        f"<p>In a copy of the memory, the document <code>{escape(short(step.document))}</code> with its "
+        f"{step.records:,} records was forgotten. That freed {step.bytes_freed / 1e6:.1f} MB.</p>\n"
         f"<table>{_rows(rows, ('', 'before', 'after'), numbers=(1, 2))}</table>\n"
         f'<figcaption style="margin-top:10px">Without any memory the perplexity on it is '
-        f"{step.without:.2f}; with a memory that never read it, {step.never:.2f}.</figcaption>\n"
+        f"{step.without:.2f}; with a memory that never read it, {step.never:.2f}. Keys that another document "
+        "has too are not counted: they rightly stay.</figcaption>\n"
+        "<p>Then the memory read a letter, and one fact of it was corrected:</p>\n"
+        f'<div class="answer"><p class="phrase">{escape(step.phrase)}<del>{escape(step.answer_before)}</del>'
+        f"<mark>{escape(step.answer_after)}</mark></p></div>\n"
     )
 
 
@@ -200,6 +213,11 @@ def _rows(rows: Sequence[Sequence[str]], heads: Sequence[str] = (), numbers: Seq
 
     lines = [row(heads, "th")] if heads else []
     return "".join(f"<tr>{line}</tr>" for line in [*lines, *(row(cells, "td") for cells in rows)])
+
+
+def _flat(text: str) -> str:
+    """Text for one line: a line's end and the indentation after it become a sign."""
+    return escape(re.sub(r"\s*\n\s*", " ⏎ ", text))
 
 
 def short(source: str) -> str:
