@@ -418,9 +418,8 @@ class EmbeddedStore(Store):
 def _keep_metadata(
     database: sqlite3.Connection, ids: NDArray[np.int64], texts: list[str | None], replace: bool = False
 ) -> None:
-    pairs = list(zip(ids.tolist(), texts, strict=True))
     if replace:
         database.executemany("DELETE FROM metadata WHERE id = ?", zip(ids.tolist()))
-    database.executemany(
-        "INSERT INTO metadata VALUES (?, ?)", (pair for pair in pairs if pair[1] is not None)
-    )
+    pairs = [(id_, text) for id_, text in zip(ids.tolist(), texts, strict=True) if text is not None]
+    if pairs:
+        database.executemany("INSERT INTO metadata VALUES (?, ?)", pairs)
