@@ -12,7 +12,7 @@ from mnemos.studies.fit import fit
 from mnemos.studies.study import Figure, Outcome, Study, Threshold, between, silent
 
 KEYS = ["name", "seed", "full", "measured", "thresholds", "paper", "seconds", "passed"]
-UNTUNED_SEED = 2026
+UNTUNED_SEED = 4711
 
 
 def outcome(**measured: float) -> Outcome:

@@ -15,6 +15,7 @@ def fit(
     *,
     learning_rate: float,
     clip: float = 1.0,
+    inertia: float = 0.999,
     advance: Advance,
     done: Callable[[int], bool] = lambda step: False,
 ) -> int:
@@ -23,12 +24,14 @@ def fit(
     Args:
         loss: from the number of the step, 0 for the first, to what is to be made small.
         clip: the gradient's greatest norm.
+        inertia: β2, how slowly Adam takes notice of the gradient's size. Where a task grows harder on the
+            way, 0.999 remembers the small gradients of the easy part for too long, and steps far.
         done: asked after each step, with the number of steps taken; true ends the training early.
 
     Returns:
         The number of steps taken.
     """
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, inertia))
     warm_up = max(1, steps // 50)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warm_up, 1 - step / steps)

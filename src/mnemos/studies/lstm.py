@@ -78,7 +78,7 @@ def _copying(longest: int, steps: int, generator: torch.Generator, advance: Adva
         return ratio(longest)
 
     done = _below(0.05, at_longest)
-    taken = fit(reader, loss, steps, learning_rate=1e-2, clip=0.3, advance=advance, done=done)
+    taken = fit(reader, loss, steps, learning_rate=1e-2, clip=0.3, inertia=0.99, advance=advance, done=done)
     share = _unseen(at_longest, 50)
     return {
         "copying_steps": taken,
