@@ -121,6 +121,16 @@ def test_the_command_line_loads_no_library_that_takes_long():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_training_makes_a_model_that_reads(texts, tmp_path):
+    size = ("--width", 16, "--layers", 1, "--vocabulary", 256)
+    facts = facts_of("train", tmp_path / "model", texts, "--steps", 2, *size)
+    assert facts["documents"] == 2
+    assert facts["parameters"] > 0
+    assert facts_of("read", tmp_path / "model", tmp_path / "memory", texts)["records"] > 0
+    again = facts_of("train", tmp_path / "model", texts, "--steps", 2, *size, "--no-resume")
+    assert again["fingerprint"] == facts["fingerprint"]
+
+
 def test_reading_reports_what_the_memory_is_worth(model, texts, tmp_path):
     facts = facts_of("read", model, tmp_path / "memory", texts)
     assert facts["documents"] == 2
@@ -364,7 +374,7 @@ def test_a_disk_that_takes_no_more_keeps_what_was_acknowledged(model, texts, sto
 
 
 def test_ctrl_c_leaves_a_store_that_goes_on(model, texts, tmp_path):
-    (texts / "long.txt").write_text("\n".join(f"{i} {POEM}" for i in range(2000)))
+    (texts / "long.txt").write_text("\n".join(f"{i} {POEM}" for i in range(700)))
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     with process("read", model, stopped, texts, "--json") as reader:
         held, deadline = 0, time.monotonic() + 100

@@ -17,7 +17,7 @@ from mnemos.cli.terminal import Json, answering, existing
 if TYPE_CHECKING:
     from mnemos.models.checkpoint import LanguageModel
     from mnemos.models.mixture import Mixture
-    from mnemos.models.recall import Recollection
+    from mnemos.models.recollection import Recollection
     from mnemos.stores.base import Store
     from mnemos.tasks.text import Document
 
@@ -46,6 +46,7 @@ def train(
     vocabulary: Annotated[int, typer.Option(help="Tokens, at least 256.")] = 1024,
     width: Annotated[int, typer.Option(help="Width of the model, a multiple of 8.")] = 128,
     layers: Annotated[int, typer.Option(help="Layers of the model.")] = 2,
+    resume: Annotated[bool, typer.Option(help="Go on from where an earlier run was stopped.")] = True,
     seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
     json: Json = False,
 ) -> None:
@@ -68,7 +69,14 @@ def train(
         started = time.perf_counter()
         with terminal.progress("training") as advance:
             whole = train_language_model(
-                network, tokenizer, documents, model, config, progress=False, advance=advance
+                network,
+                tokenizer,
+                documents,
+                model,
+                config,
+                resume=resume,
+                progress=False,
+                advance=advance,
             )
         facts = {
             "model": str(model),
@@ -145,7 +153,7 @@ def recall(
     Of each record that answers: its text, source, line, distance, age and use.
     """
     with answering(json) as terminal, _asked(model, store) as (language_model, memory, mixture):
-        from mnemos.models.recall import recall as ask
+        from mnemos.models.recollection import recall as ask
 
         found = ask(
             language_model, memory, phrase.rstrip(" "), mixture, show=show, tokens=tokens, namespace=namespace
@@ -169,7 +177,7 @@ def correct(
     Changes as few records as it takes, nearest first.
     """
     with answering(json) as terminal, _asked(model, store) as (language_model, memory, mixture):
-        from mnemos.models.recall import correct as change
+        from mnemos.models.recollection import correct as change
 
         made = change(language_model, memory, phrase.rstrip(" "), answer, mixture, namespace=namespace)
         terminal.show(

@@ -30,7 +30,10 @@ def inspect(store: StorePath, json: Json = False) -> None:
     with answering(json) as terminal:
         import mnemos
 
-        with mnemos.open(existing(store, "store")) as memory:
+        with (
+            mnemos.open(existing(store, "store"), read_only=True) as memory,
+            terminal.waiting("checking every record"),
+        ):
             facts = {"path": str(store), **memory.stats(), "use": use(memory), "faults": memory.verify()}
         terminal.show(facts, _page(facts))
         if facts["faults"]:
@@ -119,7 +122,7 @@ def chosen(source: list[str] | None, where: list[str] | None) -> dict[str, Any]:
     """The filter that `--source` and `--where` mean together."""
     fitting: dict[str, Any] = {}
     if source:
-        from mnemos.models.recall import CORRECTION_OF  # late: it brings all of the models
+        from mnemos.models.recollection import CORRECTION_OF  # late: it brings all of the models
 
         fitting["source"] = {"in": [*source, *(CORRECTION_OF + name for name in source)]}
     for condition in where or []:

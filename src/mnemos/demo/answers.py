@@ -10,7 +10,7 @@ from mnemos.demo.crash import answer_of
 from mnemos.demo.plan import Plan
 from mnemos.demo.results import Recalled
 from mnemos.models.checkpoint import load_model
-from mnemos.models.recall import Recollection, recall
+from mnemos.models.recollection import Recollection, recall
 from mnemos.models.tuning import load_mixture
 from mnemos.studies.study import Advance
 from mnemos.tasks.text import Document

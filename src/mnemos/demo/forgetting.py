@@ -16,7 +16,7 @@ from mnemos.demo.results import Forgotten
 from mnemos.models.checkpoint import LanguageModel, load_model
 from mnemos.models.mixture import Mixture, mixed_nats, perplexity
 from mnemos.models.reading import read_all
-from mnemos.models.recall import correct, recall
+from mnemos.models.recollection import correct, recall
 from mnemos.models.tuning import evidence, load_mixture
 from mnemos.stores.base import Store
 from mnemos.studies.study import Advance

@@ -109,8 +109,8 @@ class Resumed:
 class Recalled:
     """Step 4: phrases answered by a new process.
 
-    Each answer is a `Recollection` of mnemos.models.recall, as a dictionary, and how the text itself goes
-    on, under "truth".
+    Each answer is a `mnemos.models.Recollection` as a dictionary, and how the text itself goes on,
+    under "truth".
     """
 
     answers: list[dict[str, Any]]

@@ -20,31 +20,47 @@ from mnemos.models.nearest_neighbour import (
     predict,
     retrieve,
 )
+from mnemos.models.reading import Point, Totals, read_all, totals
+from mnemos.models.recollection import Answer, Correction, Recollection, correct, recall
 from mnemos.models.transformer import Features, RotaryAttention, Transformer, small_transformer
+from mnemos.models.tuning import default_mixture, load_mixture, save_mixture, tune
 
 __all__ = [
+    "Answer",
     "ChangedDocumentError",
+    "Correction",
     "Evidence",
     "Features",
     "LanguageModel",
     "Mixture",
     "ModelError",
     "OtherModelError",
+    "Point",
     "Prediction",
     "Progress",
+    "Recollection",
     "RotaryAttention",
+    "Totals",
     "Transformer",
     "check_model",
     "concatenate_evidence",
+    "correct",
+    "default_mixture",
     "excerpt",
     "fit_mixture",
     "language_model",
+    "load_mixture",
     "load_model",
     "memorize",
     "mixed_nats",
     "perplexity",
     "predict",
+    "read_all",
+    "recall",
     "retrieve",
+    "save_mixture",
     "save_model",
     "small_transformer",
+    "totals",
+    "tune",
 ]
