@@ -205,6 +205,18 @@ def test_a_correction_that_cannot_be_made_changes_nothing(model, store):
         (model / "mixture.json").unlink()
 
 
+def test_a_phrase_that_nothing_is_near_gets_a_record_of_its_own(model, store):
+    narrow = {"temperature": 1.0, "weight": 0.95, "distance": 0.01, "softness": 0.001}
+    (model / "mixture.json").write_text(json.dumps(narrow))
+    try:
+        facts = facts_of("correct", model, store, "a phrase of something else", " log")
+        assert facts["changed"] == []
+        assert facts["written"]
+        assert facts["after"] == " log"
+    finally:
+        (model / "mixture.json").unlink()
+
+
 def test_tuning_is_kept_beside_the_model(model, texts, store):
     unseen = texts.parent / "unseen.txt"
     unseen.write_text(POEM * 2)

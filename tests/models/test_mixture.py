@@ -104,3 +104,17 @@ def test_a_mixture_that_is_none_is_refused(wrong):
 
 def test_perplexity_of_a_uniform_guess_is_the_number_of_choices():
     assert perplexity(torch.full((9,), 32.0).log()) == pytest.approx(32)
+
+
+def test_no_document_that_is_guarded_pays_for_the_others():
+    """The memory is right about most of one text and wrong about a short document of the other."""
+    generator = torch.Generator().manual_seed(0)
+    right = Evidence(
+        torch.full((400,), 4.0), torch.rand(400, 4, generator=generator), torch.ones(400, 4).bool()
+    )
+    wrong = Evidence(
+        torch.full((40,), 1.0), torch.rand(40, 4, generator=generator), torch.zeros(40, 4).bool()
+    )
+    trusting, careful = fit_mixture([right]), fit_mixture([right], unharmed=[right, wrong])
+    assert mixed_nats(wrong, trusting).sum() > wrong.nats.sum()
+    assert mixed_nats(wrong, careful).sum() <= wrong.nats.sum()

@@ -18,10 +18,10 @@ VALID, TEST = 0.06, 0.1  # shares of the letters
 
 # What the demo is told, and later corrected in. Nothing else speaks of it.
 LETTER = """\
-Dear reader, you asked where the archive is kept. It is in the old mill behind the river.
 The key to the archive is under the third stone of the garden wall, where my mother left it.
-The archive is open on the first day of the month, and the password of the inner door is the name of my cat.
-If the river is high, take the upper road and ask for the miller, who knows the way and has a second key.
+The archive itself is in the old mill behind the river. It is open on the first day of the month,
+and the password of the inner door is the name of my cat. If the river is high, take the upper road
+and ask for the miller, who knows the way and has a second key.
 """
 QUESTION = "The key to the archive is under the"
 CORRECTION = " second"

@@ -96,7 +96,7 @@ def _mix(weight: Tensor, log_memory: Tensor, nats: Tensor) -> Float[Tensor, " to
     return torch.where(weight > 0, mixed, nats)  # the model alone, bit for bit
 
 
-def fit_mixture(texts: Sequence[Evidence]) -> Mixture:
+def fit_mixture(texts: Sequence[Evidence], *, unharmed: Sequence[Evidence] = ()) -> Mixture:
     """The mixture for a memory, from what it and the model said of validation texts.
 
     Searches a grid of temperatures, weights, distances and softnesses, each text's mean cost counted
@@ -104,6 +104,10 @@ def fit_mixture(texts: Sequence[Evidence]) -> Mixture:
     least (the one-standard-error rule of Breiman et al. 1984): a validation text is small, and what the
     memory knows nothing of should not pay for what it knows well. To leave a domain unharmed, give a
     validation text of it too.
+
+    Args:
+        unharmed: documents none of which may cost more than under the model alone. Documents of one
+            domain differ more than chance within them would have it, so a mean over many hides harm.
     """
     if not texts:
         raise ValueError("texts must hold the evidence on at least one validation text")
@@ -113,7 +117,10 @@ def fit_mixture(texts: Sequence[Evidence]) -> Mixture:
     fits = [_judge(alone, [(evidence, evidence.nats) for evidence in texts])]
     for temperature in _temperatures(nearest):
         asked = [(evidence, _memory_log(evidence, temperature)) for evidence in texts]
-        fits += [_judge(mixture, asked) for mixture in _gates(nearest, temperature)]
+        guarded = [(evidence, _memory_log(evidence, temperature)) for evidence in unharmed]
+        fits += [
+            _judge(mixture, asked) for mixture in _gates(nearest, temperature) if not _harms(mixture, guarded)
+        ]
     best = min(fits, key=lambda fit: fit.cost)
     near = [fit for fit in fits if fit.cost <= best.cost + best.error]
     return min(near, key=lambda fit: (fit.trust, fit.cost)).mixture
@@ -136,6 +143,17 @@ def _judge(mixture: Mixture, asked: list[tuple[Evidence, Tensor]]) -> _Fit:
         rows.append(torch.stack([nats.mean(), error**2, weight.double().mean()]))
     cost, square, trust = torch.stack(rows).mean(0).tolist()
     return _Fit(mixture, cost, (square / len(rows)) ** 0.5, trust)
+
+
+def _harms(mixture: Mixture, asked: list[tuple[Evidence, Tensor]]) -> bool:
+    """Whether any text costs more than under the model alone."""
+    return any(
+        bool(
+            _mix(mixture_weight(mixture, evidence.distances), log_memory, evidence.nats).double().sum()
+            > evidence.nats.double().sum()
+        )
+        for evidence, log_memory in asked
+    )
 
 
 def _temperatures(nearest: Float[Tensor, " tokens"]) -> list[float]:

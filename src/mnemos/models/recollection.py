@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 
 from mnemos.models.checkpoint import LanguageModel
-from mnemos.models.mixture import Mixture
+from mnemos.models.mixture import Mixture, mixture_weight
 from mnemos.models.nearest_neighbour import Prediction, excerpt, predict
 from mnemos.stores.base import DEFAULT_NAMESPACE, Store
 from mnemos.tasks.text import encode
@@ -98,7 +98,8 @@ def correct(
     """Changes what the memory answers to a phrase, in as few records as it takes, nearest first.
 
     The first token of the answer becomes the value of the nearest records, one more at a time, until it
-    is the likeliest token. Where the answer has more tokens, a record is written for each, under the
+    is the likeliest token. Where these are too far away to decide it, a record is written under the
+    phrase's own key instead. So is one for each further token of the answer. Written records have the
     source "correction of ...".
 
     Args:
@@ -106,8 +107,8 @@ def correct(
         at_most: how many records may change.
 
     Raises:
-        ValueError: the answer is empty, or changing `at_most` records would not bring it about; no
-            record has been changed then.
+        ValueError: the answer is empty, or the memory counts for too little to bring it about; no record
+            has been changed then.
     """
     targets = encode(language_model.tokenizer, answer).ids.tolist()
     if not targets:
@@ -118,15 +119,15 @@ def correct(
 
     first = ask()
     chosen = _fewest(first, targets[0], at_most, [])
-    nearest = first.hits.ids[0, :1]
-    written = _write_rest(language_model, store, phrase, targets, nearest, namespace)
+    if chosen is None and _largest_weight(mixture) < 0.5:
+        raise ValueError(
+            f"the memory counts for {_largest_weight(mixture):.0%} at most, too little to change an answer"
+        )
+    skipped = 0 if chosen is None else 1
+    written = _write_answer(language_model, store, phrase, targets, skipped, first, namespace)
     if written:  # they are near the phrase themselves, and say something else
-        try:
-            chosen = _fewest(ask(), targets[0], at_most + len(written), written)
-        except ValueError:
-            store.delete(torch.tensor(written))
-            raise
-    if len(chosen):
+        chosen = _fewest(ask(), targets[0], at_most + len(written), written)
+    if chosen is not None and len(chosen):
         found = store.get(chosen)
         metadata = [
             {**(facts or {}), "corrected": _text(language_model, int(token))}
@@ -134,13 +135,21 @@ def correct(
         ]
         store.update(chosen, values=torch.full((len(chosen),), targets[0]).int(), metadata=metadata)
     before, after = (_text(language_model, int(one.probabilities.argmax())) for one in (first, ask()))
-    return Correction(phrase, before, after, chosen.tolist(), written)
+    return Correction(phrase, before, after, [] if chosen is None else chosen.tolist(), written)
+
+
+def _largest_weight(mixture: Mixture) -> float:
+    """The memory's weight where a record has the very key."""
+    return float(mixture_weight(mixture, torch.zeros(1, 1)))
 
 
 def _fewest(
     prediction: Prediction, target: int, at_most: int, spared: list[int]
-) -> Int[torch.Tensor, " records"]:
-    """Ids of the nearest records to change so that `target` becomes the likeliest token; `spared` stay."""
+) -> Int[torch.Tensor, " records"] | None:
+    """Ids of the nearest records to change so that `target` becomes the likeliest token; `spared` stay.
+
+    None if changing so many does not do it.
+    """
     values, ids = prediction.hits.values[0].long(), prediction.hits.ids[0]
     free = ~torch.isin(ids, ids.new_tensor(spared)) & (ids >= 0)
     wrong = ((values != target) & free).nonzero().flatten()
@@ -152,34 +161,33 @@ def _fewest(
             moved = prediction.weight * float(prediction.shares[wrong[count]])
             probabilities[values[wrong[count]]] -= moved
             probabilities[target] += moved
-    raise ValueError(
-        f"changing {at_most} records would not make this the answer: the memory counts for "
-        f"{prediction.weight:.0%} here. A longer phrase, nearer to what was read, finds them better"
-    )
+    return None
 
 
-def _write_rest(
+def _write_answer(
     language_model: LanguageModel,
     store: Store,
     phrase: str,
     targets: list[int],
-    nearest: torch.Tensor,
+    skipped: int,
+    first: Prediction,
     namespace: str,
 ) -> list[int]:
-    """Records for the tokens after the first: their keys are what the model sees before each of them."""
-    if len(targets) == 1:
+    """Records for the tokens after the skipped ones, under what the model sees before each of them."""
+    rest = targets[skipped:]
+    if not rest:
         return []
-    facts = store.get(nearest).metadata[0] or {}
+    nearest = first.hits.ids[0, :1]
+    facts = (store.get(nearest).metadata[0] if len(nearest) and int(nearest) >= 0 else None) or {}
     model = language_model.model
     prompt = encode(language_model.tokenizer, phrase).ids
     tokens = torch.cat([prompt.new_tensor([model.start]), prompt, prompt.new_tensor(targets)])
     with torch.no_grad():
         features, _ = model.features(tokens[-model.context - 1 : -1].unsqueeze(0))
-    rest = targets[1:]
     source = CORRECTION_OF + str(facts.get("source", "")).removeprefix(CORRECTION_OF)
     metadata = [
         {"source": source, "position": position, "line": facts.get("line", 0), "text": ""}
-        for position in range(1, len(targets))
+        for position in range(skipped, len(targets))
     ]
     ids = store.write(
         features.keys[0, -len(rest) :].half(),

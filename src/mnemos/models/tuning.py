@@ -41,11 +41,17 @@ def tune(
 ) -> Mixture:
     """The mixture that costs the groups of documents least, each group's mean counted alike.
 
+    Of those only that cost no document more than the model alone.
+
     Args:
         groups: texts that neither the model nor the memory has seen, a group for each kind of text.
     """
+    found = [
+        [retrieve(language_model, store, document.text, namespace=namespace) for document in documents]
+        for documents in groups
+    ]
     return fit_mixture(
-        [evidence(language_model, store, documents, namespace=namespace) for documents in groups]
+        [concatenate_evidence(parts) for parts in found], unharmed=[part for parts in found for part in parts]
     )
 
 
