@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -70,11 +70,12 @@ def nearest(
         blocks: gives the rows to search, in blocks of at most so many rows; called again if near ties
             ask for a second scan.
         lookup: keys by id, for scoring the candidates again.
-        scratch_bytes: bounds the scores held at once.
+        scratch_bytes: bounds the scores and the copies of keys held at once.
         also: for every query, ids outside the blocks that are candidates too (not for bits).
     """
     together = len(queries) if metric == "hamming" else min(len(queries), QUERIES)
-    rows = max(GROUP, min(1 << 16, scratch_bytes // (8 * max(1, together))))
+    # A row takes a score for every query, twice at times, and a copy of its key in float32.
+    rows = max(GROUP, min(1 << 16, scratch_bytes // (8 * together + 4 * queries.shape[1])))
     if not len(queries):
         return Nearest(np.empty((0, k), np.int64), np.empty((0, k)))
     if metric == "hamming":
@@ -82,7 +83,7 @@ def nearest(
     parts = []
     for begin in range(0, len(queries), QUERIES):
         some = queries[begin : begin + QUERIES]
-        found = _scan(some.to(torch.float32).contiguous(), blocks, rows, k, metric)
+        found = _scan(some.to(torch.float32).contiguous().numpy(), blocks, rows, k, metric)
         if also is not None:
             found = [np.concatenate(pair) for pair in zip(found, also[begin:], strict=False)]
         parts.append(_rescore(some.to(torch.float64), found, lookup, k, metric))
@@ -90,69 +91,73 @@ def nearest(
 
 
 def _scan(
-    queries: Float32[Tensor, "queries keys"], blocks: Blocks, rows: int, k: int, metric: Metric
+    queries: Float32[np.ndarray, "queries keys"], blocks: Blocks, rows: int, k: int, metric: Metric
 ) -> list[NDArray[np.int64]]:
     """For every query the ids that can be among its k nearest, rounding considered."""
-    scores, ids, lasts = [], [], []
-    slack = torch.zeros(len(queries))
+    scores, ids = [], []
+    last = np.full(len(queries), -np.inf, np.float32)
+    shortest, longest = np.inf, 0.0
     for block in blocks(rows):
-        scored = _scores(queries, block, metric)
-        slack = torch.maximum(slack, _rounding(queries, block, metric))
-        take = min(k + SPARE, scored.shape[1])
-        top, position = _top(scored, take)
+        top, position = _top(_scores(queries, block, metric), k + SPARE)
         scores.append(top)
-        ids.append(torch.from_numpy(block.ids)[position])
-        # A list that holds the whole block cannot have left anything out.
-        lasts.append(top[:, -1] if take < scored.shape[1] else torch.full_like(slack, -torch.inf))
+        ids.append(block.ids[position])
+        if top.shape[1] < len(block.ids):  # a list of the whole block cannot have left anything out
+            last = np.maximum(last, top.min(axis=1))
+        longest = max(longest, float(block.lengths.max(initial=0.0)))
+        if metric == "cosine":
+            shortest = min(shortest, float(block.lengths[block.lengths > 0].min(initial=np.inf)))
     if not scores:
         return [np.empty(0, np.int64)] * len(queries)
-    merged, found = torch.cat(scores, dim=1), torch.cat(ids, dim=1)
-    edge = _edge(merged, slack, k)
+    merged, found = np.concatenate(scores, axis=1), np.concatenate(ids, axis=1)
+    edge = _edge(merged, _rounding(queries, shortest, longest, metric), k)
     # A list whose last entry lies inside the edge may have left out its equals: near ties, or numbers
     # too large for float32. Such a query is scanned again, and every row inside is kept.
-    last = torch.stack(lasts).nan_to_num(nan=torch.inf, neginf=-torch.inf).amax(dim=0)
-    again = (last >= edge) & (last > -torch.inf)
+    again = ~(last < edge) & ~np.isneginf(last)
     rescanned = _rescan(queries, blocks, rows, metric, edge, again)
     inside = ~(merged < edge[:, None]) & (found >= 0)  # so that NaN is inside
-    return [
-        rescanned[query] if query in rescanned else found[query][inside[query]].numpy()
-        for query in range(len(queries))
-    ]
+    return [rescanned.get(query, found[query, inside[query]]) for query in range(len(queries))]
 
 
-def _edge(merged: Tensor, slack: Tensor, k: int) -> Float[Tensor, " queries"]:
+def _edge(
+    merged: Float32[np.ndarray, "queries found"], slack: Float32[np.ndarray, " queries"], k: int
+) -> Float32[np.ndarray, " queries"]:
     """The float32 score below which no row can be among the k nearest; minus infinity if unknown."""
     if merged.shape[1] < k:
-        return torch.full_like(slack, -torch.inf)
-    edge = merged.topk(k, dim=1).values[:, -1] - 2 * slack
-    overflown = (torch.isnan(merged) | torch.isposinf(merged)).any(dim=1)
-    return torch.where(overflown | ~torch.isfinite(edge), -torch.inf, edge)
+        return np.full_like(slack, -np.inf)
+    overflown = (np.isnan(merged) | np.isposinf(merged)).any(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        edge = np.partition(merged, -k, axis=1)[:, -k] - 2 * slack
+    return np.where(overflown | ~np.isfinite(edge), np.float32(-np.inf), edge)
 
 
 def _rescan(
-    queries: Tensor, blocks: Blocks, rows: int, metric: Metric, edge: Tensor, again: Tensor
+    queries: Float32[np.ndarray, "queries keys"],
+    blocks: Blocks,
+    rows: int,
+    metric: Metric,
+    edge: Float32[np.ndarray, " queries"],
+    again: Bool[np.ndarray, " queries"],
 ) -> dict[int, NDArray[np.int64]]:
     """Every id inside the edge, for the queries that a list of fixed length could not serve."""
-    chosen = again.nonzero().squeeze(1)
+    chosen = np.flatnonzero(again)
     if not len(chosen):
         return {}
-    inside: dict[int, list[NDArray[np.int64]]] = {int(query): [] for query in chosen}
+    inside: dict[int, list[NDArray[np.int64]]] = {query: [] for query in chosen.tolist()}
     for block in blocks(rows):
         scores = _scores(queries[chosen], block, metric)
-        for query, outside in zip(chosen.tolist(), scores < edge[chosen, None], strict=True):
-            inside[query].append(block.ids[~outside.numpy() & (block.ids >= 0)])
+        for query, outside in zip(inside, scores < edge[chosen, None], strict=True):
+            inside[query].append(block.ids[~outside & (block.ids >= 0)])
     return {query: np.concatenate(parts) for query, parts in inside.items()}
 
 
 def _scores(
-    queries: Float32[Tensor, "queries keys"], block: Block, metric: Metric
-) -> Float32[Tensor, "queries rows"]:
+    queries: Float32[np.ndarray, "queries keys"], block: Block, metric: Metric
+) -> Float32[np.ndarray, "queries rows"]:
     """In float32, the more the nearer: the inner product, or what orders as the metric does."""
     # NumPy's product: torch's can be told, elsewhere in the program, to round to bfloat16.
     keys = block.keys.to(torch.float32).numpy()
-    vectors = queries.numpy()
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        products = (keys @ vectors[0])[None] if len(vectors) == 1 else vectors @ keys.T
+        products = np.vecdot(keys, queries)[None] if len(queries) == 1 else queries @ keys.T
         if metric == "cosine":
             lengths = block.lengths
             products *= np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0).astype(
@@ -160,43 +165,55 @@ def _scores(
             )
         elif metric == "euclidean":  # |q - k|² = |q|² - 2 (q·k - |k|²/2)
             products -= (block.lengths**2 / 2).astype(np.float32)
-    hidden = block.ids < 0
-    if hidden.any():
-        products[:, hidden] = -np.inf
-    return torch.from_numpy(products)
+    if block.ids.min(initial=0) < 0:
+        products[:, block.ids < 0] = -np.inf
+    return products
 
 
-def _rounding(queries: Tensor, block: Block, metric: Metric) -> Float[Tensor, " queries"]:
-    """How far `_scores` can be from the truth: the bound of any summation order, lengths, and underflow."""
+def _rounding(
+    queries: Float32[np.ndarray, "queries keys"], shortest: float, longest: float, metric: Metric
+) -> Float32[np.ndarray, " queries"]:
+    """How far `_scores` can be from the truth: the bound of any summation order, lengths, and underflow.
+
+    Args:
+        shortest: length of the shortest key but zero (for cosine); and `longest`, of the longest.
+    """
     size = queries.shape[1] + 8
-    query = torch.linalg.vector_norm(queries, dim=1, dtype=torch.float64)
-    longest = float(block.lengths.max(initial=0.0))
+    query = np.linalg.norm(queries.astype(np.float64), axis=1)
     if metric == "cosine":
-        shortest = float(block.lengths[block.lengths > 0].min(initial=np.inf))
         bound = 2 * ROUNDING * size * query + TINIEST * size * (1 + 1 / shortest)
     else:
         bound = ROUNDING * size * (query * longest) + TINIEST * size
         if metric == "euclidean":
             bound = bound + ROUNDING * size * longest**2
-    return bound.to(torch.float32) * (1 + 2**-20)
+    with np.errstate(over="ignore"):
+        return (bound * (1 + 2**-20)).astype(np.float32)
 
 
 def _top(
-    scores: Float32[Tensor, "queries rows"], take: int
-) -> tuple[Float32[Tensor, "queries found"], Int[Tensor, "queries found"]]:
-    """`torch.topk`, several times as fast on long rows: the best lie in the groups with the best maxima."""
-    rows = scores.shape[1]
+    scores: Float32[np.ndarray, "queries rows"], take: int
+) -> tuple[Float32[np.ndarray, "queries found"], Int[np.ndarray, "queries found"]]:
+    """The best of each query and where, in no order: they lie in the groups with the best maxima."""
+    queries, rows = scores.shape
     groups = rows // GROUP
     if groups < 4 * take:
-        top = scores.topk(take, dim=1)
-        return top.values, top.indices
-    head = scores[:, : groups * GROUP].unflatten(1, (groups, GROUP))
-    group = head.amax(dim=2).topk(take, dim=1).indices
-    members = (group.unsqueeze(2) * GROUP + torch.arange(GROUP)).flatten(1)
-    tail = torch.arange(groups * GROUP, rows).expand(len(scores), -1)
-    candidates = torch.cat([members, tail], dim=1)
-    top = scores.gather(1, candidates).topk(take, dim=1)
-    return top.values, candidates.gather(1, top.indices)
+        position = _largest(scores, take)
+        return np.take_along_axis(scores, position, 1), position
+    head = scores[:, : groups * GROUP].reshape(queries, groups, GROUP)
+    maxima = torch.from_numpy(head).amax(dim=2).numpy()  # NumPy's takes ten times as long
+    chosen = _largest(maxima, take)
+    members = (chosen[:, :, None] * GROUP + np.arange(GROUP)).reshape(queries, -1)
+    tail = np.broadcast_to(np.arange(groups * GROUP, rows), (queries, rows - groups * GROUP))
+    candidates = np.concatenate([members, tail], axis=1)
+    values = np.take_along_axis(scores, candidates, 1)
+    best = _largest(values, take)
+    return np.take_along_axis(values, best, 1), np.take_along_axis(candidates, best, 1)
+
+
+def _largest(scores: Float32[np.ndarray, "queries rows"], take: int) -> Int[np.ndarray, "queries found"]:
+    """Where the largest are; NaN counts as larger than any."""
+    take = min(take, scores.shape[1])
+    return np.argpartition(scores, -take, axis=1)[:, -take:]
 
 
 def _rescore(
