@@ -1,6 +1,7 @@
 """What the embedded store has acknowledged survives kill -9, and a store that promises too early is caught.
 
-A killed process's writes survive in the operating system, so this is not a test of a loss of power.
+A killed process's writes survive in the operating system, so this is not a test of a loss of power. The
+moments of the kills are the machine's own: counts differ from run to run, whatever the seed.
 """
 
 import math
@@ -10,7 +11,7 @@ from typing import Any
 
 import mnemos
 from mnemos.stores.base import Store
-from mnemos.studies.study import Advance, Study, Threshold, between, silent
+from mnemos.studies.study import Advance, Figure, Study, Threshold, between, silent
 from mnemos.testing.crash import CrashReport, kill_again_and_again
 from mnemos.testing.faulty_stores import EarlyStore, PiecemealStore
 
@@ -74,5 +75,11 @@ STUDY = Study(
         "early_acknowledgement_caught_after_kills": Threshold("<=", CONTROL_KILLS),
         "write_in_pieces_caught_after_kills": Threshold("<=", CONTROL_KILLS),
     },
-    paper=[],
+    paper=[
+        Figure(
+            "crash vulnerabilities found in eleven widely used systems, databases among them",
+            60,
+            "Pillai et al. 2014, All File Systems Are Not Created Equal, OSDI",
+        )
+    ],
 )
