@@ -244,7 +244,8 @@ def encode(tokenizer: "Tokenizer", text: str) -> Tokens:
 
 def count_bytes(tokenizer: "Tokenizer", ids: Int[Tensor, " tokens"]) -> int:
     """Bytes of text that the tokens stand for; a character may be divided between tokens."""
-    return sum(len(tokenizer.id_to_token(token)) for token in ids.tolist())  # a letter stands for a byte
+    pieces = [tokenizer.id_to_token(token) or "" for token in ids.tolist()]
+    return len("".join(pieces))  # a letter stands for a byte
 
 
 def bits_per_byte(nats: float, text: str) -> float:
