@@ -73,9 +73,9 @@ def _head(results: Results) -> str:
 
 def _learned(step: Learned) -> str:
     change = step.a_with / step.a_without - 1
-    old = "costs nothing of the old" if change <= 0 else f"raises it on the old by {change:.1%}"
+    old = "does not rise" if change <= 0 else f"rises by {change:.1%}"
     return (
-        f"<h2>Reading lowers the perplexity on new text by {step.fall:.0%}, and {old}</h2>\n"
+        f"<h2>Perplexity on new text falls by {step.fall:.0%}, on the old it {old}</h2>\n"
         f"<p>{step.files} documents of B, {step.bytes / 1e3:,.0f} thousand bytes, became "
         f"{step.records:,} records in {step.seconds:.0f} seconds: under what the model saw, the token "
         "that followed. For comparison, the same model was fine-tuned on the same text for "
@@ -141,7 +141,7 @@ def _answer(answer: dict[str, Any]) -> str:
     heads = ("what the record remembers", "from", "distance", "age", "reads")
     return (
         '<div class="answer">'
-        f'<p class="phrase">{escape(answer["phrase"])}<mark>{escape(answer["continuation"])}</mark></p>'
+        f'<p class="phrase">{_compact(answer["phrase"])}<mark>{_flat(answer["continuation"])}</mark></p>'
         f'<p class="made">The text itself goes on: <code>{escape(answer["truth"])}</code></p>'
         f"<table>{_rows(rows, heads, numbers=(2, 3, 4))}</table></div>\n"
     )
@@ -213,6 +213,11 @@ def _rows(rows: Sequence[Sequence[str]], heads: Sequence[str] = (), numbers: Seq
 
     lines = [row(heads, "th")] if heads else []
     return "".join(f"<tr>{line}</tr>" for line in [*lines, *(row(cells, "td") for cells in rows)])
+
+
+def _compact(text: str) -> str:
+    """Text of several lines without its blank ones."""
+    return escape(re.sub(r"\n\s*\n", "\n", text).lstrip("\n"))
 
 
 def _flat(text: str) -> str:
