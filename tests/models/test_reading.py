@@ -1,10 +1,14 @@
-"""Sums over a reading."""
+"""Reading many documents, and sums over it."""
 
 import math
 
 import pytest
+import torch
 
-from mnemos.models.reading import Point, totals
+import mnemos
+from mnemos.models import Mixture, language_model, small_transformer
+from mnemos.models.reading import Point, read_all, totals
+from mnemos.tasks.text import Document, train_tokenizer
 
 
 def test_totals_weigh_every_byte_alike():
@@ -18,3 +22,26 @@ def test_totals_weigh_every_byte_alike():
 def test_nothing_read_has_no_cost():
     assert math.isnan(totals([]).without)
     assert totals([]).records == 0
+
+
+def test_asking_about_some_batches_changes_no_record():
+    text = " ".join(str(number) for number in range(2000))
+    tokenizer = train_tokenizer([Document("numbers", text)], 256)
+    torch.manual_seed(0)
+    model = small_transformer(tokenizer.get_vocab_size() + 1, width=16, layers=1, heads=2, context=64)
+    whole = language_model(model.eval(), tokenizer)
+    stores, readings = [], []
+    for every in (1, 3):
+        store = mnemos.open(":memory:", metric="euclidean", fingerprint=whole.fingerprint)
+        mixture = Mixture(4.0, 0.5)
+        readings.append(list(read_all(whole, store, [Document("a", text)], mixture, ask_every=every)))
+        stores.append(store)
+    all_asked, some_asked = readings
+    assert len(all_asked) == len(some_asked) > 3
+    assert [math.isnan(point.with_memory) for point in some_asked] == [
+        bool(number % 3) for number in range(len(some_asked))
+    ]
+    assert some_asked[3].with_memory == all_asked[3].with_memory
+    assert some_asked[-1].share == 1.0
+    for left, right in zip(*(store.gather(store.ids()) for store in stores), strict=True):
+        assert torch.equal(left, right)

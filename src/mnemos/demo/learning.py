@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ from mnemos.studies.study import Advance, between
 from mnemos.tasks.text import Document, encode, repeated_lines, train_tokenizer
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the store, for the curve over its size
+ASK_EVERY = 3  # batches read; to ask about each would double the time that reading takes
 WINDOW = 400  # tokens that the curve along the text averages over
 POINTS = 240  # of that curve
 TUNING_RATE = 1e-3  # a third of the training's, as is usual for a model that knows something
@@ -131,7 +133,7 @@ def _read(
     mixture = default_mixture(model.model.width)  # the fitted one needs a memory first
     with mnemos.open(path, metric="euclidean", fingerprint=fingerprint) as store:
         started = time.perf_counter()
-        for point in read_all(model, store, documents, mixture):
+        for point in read_all(model, store, documents, mixture, ask_every=ASK_EVERY):
             advance(point.share, f"reading {Path(point.source).name}")
             growth.append(
                 {
@@ -139,7 +141,7 @@ def _read(
                     "records": point.records,
                     "disk": disk_bytes(path),
                     "without": point.without,
-                    "with_memory": point.with_memory,
+                    "with_memory": None if math.isnan(point.with_memory) else point.with_memory,
                 }
             )
         return time.perf_counter() - started, growth

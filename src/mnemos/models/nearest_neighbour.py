@@ -9,6 +9,7 @@ is the journal: what it acknowledged is not read again.
 """
 
 import hashlib
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -88,6 +89,7 @@ def memorize(
     *,
     namespace: str = DEFAULT_NAMESPACE,
     mixture: Mixture | None = None,
+    ask_every: int = 1,
     k: int = 64,
 ) -> Iterator[Progress]:
     """Reads a document into the store, and yields after every batch that the store has acknowledged.
@@ -99,6 +101,7 @@ def memorize(
 
     Args:
         mixture: how to mix in the memory for `Progress.memory_nats`; None leaves the memory unasked.
+        ask_every: ask only about every so manyth batch, which is faster; `memory_nats` of the others is NaN.
         k: how many records to ask for.
 
     Raises:
@@ -109,9 +112,11 @@ def memorize(
     tokens = encode(language_model.tokenizer, document.text)
     text = hashlib.sha256(document.text.encode()).hexdigest()[:12]
     done = _acknowledged(store, document.name, text, namespace)
-    for step in _read(language_model, tokens.ids, done):
+    for number, step in enumerate(_read(language_model, tokens.ids, done)):
         nats = step.nats
-        if mixture is not None:
+        if mixture is not None and number % ask_every:
+            nats = nats * math.nan
+        elif mixture is not None:
             nats = mixed_nats(_ask(store, step, namespace, k, approximate=False, touch=False), mixture)
         metadata = [
             {"source": document.name, "position": position, "line": line, "text": text}

@@ -19,7 +19,7 @@ class Point(NamedTuple):
     bytes_read: int  # by this call
     records: int  # written by this call
     without: float  # bits per byte of this batch under the model alone
-    with_memory: float  # with the memory as it was before the batch
+    with_memory: float  # with the memory as it was before the batch; NaN if it was not asked
 
 
 class Totals(NamedTuple):
@@ -38,6 +38,7 @@ def read_all(
     documents: Sequence[Document],
     mixture: Mixture | None,
     *,
+    ask_every: int = 1,
     namespace: str = DEFAULT_NAMESPACE,
 ) -> Iterator[Point]:
     """Reads documents one after the other; `memorize` says how, and what it raises."""
@@ -45,7 +46,10 @@ def read_all(
     passed = bytes_read = records = 0
     for document in documents:
         size = len(document.text.encode())
-        for progress in memorize(language_model, store, document, namespace=namespace, mixture=mixture):
+        batches = memorize(
+            language_model, store, document, namespace=namespace, mixture=mixture, ask_every=ask_every
+        )
+        for progress in batches:
             bytes_read += progress.bytes
             records += progress.written
             share = (passed + size * progress.tokens / progress.total) / total

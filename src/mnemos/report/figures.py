@@ -138,13 +138,17 @@ def growth(learned: Learned) -> str:
         size.plot(read, [point["disk"] / 1e6 for point in learned.growth], color=INK, linewidth=1.6)
         size.set_title("memory on disk, MB")
         size.set_ylim(0)
-        bits.plot(read, [point["without"] for point in learned.growth], color=WITHOUT, linewidth=1.4)
-        bits.plot(read, [point["with_memory"] for point in learned.growth], color=WITH, linewidth=1.4)
+        asked = [point for point in learned.growth if point["with_memory"] is not None]
+        places = [point["bytes_read"] / 1e3 for point in asked]
+        for name, text, colour, ink in (
+            ("without", "alone", WITHOUT, "#6b717b"),
+            ("with_memory", "with what\nwas read so far", WITH, WITH),
+        ):
+            costs = [point[name] for point in asked]
+            bits.plot(places, costs, color=colour, linewidth=1.4)
+            _label(bits, places[-1], costs[-1], text, ink)
         bits.set_title("bits per byte of the text as it comes")
         bits.set_ylim(0)
-        last = learned.growth[-1]
-        _label(bits, read[-1], last["without"], "alone", "#6b717b")
-        _label(bits, read[-1], last["with_memory"], "with what\nwas read so far", WITH)
         for axes in (size, bits):
             axes.set_xlim(0, max(read))
             axes.set_xlabel("text read, thousand bytes")

@@ -100,7 +100,7 @@ def _learned(step: Learned) -> str:
         + _figure(
             figures.growth(step),
             f"As reading went. The memory grew to {step.disk / 1e6:.1f} MB on disk. Right: what the text "
-            "of B cost just before it was written, so that nothing is predicted from itself.",
+            "of B cost just before it was written, so that nothing is predicted from itself; a sample of it.",
         )
     )
 
