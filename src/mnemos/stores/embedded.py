@@ -11,6 +11,7 @@ writing removes.
 """
 
 import contextlib
+import json
 import sqlite3
 import threading
 import time
@@ -266,8 +267,9 @@ class EmbeddedStore(Store):
 
     def _remove(self, database: sqlite3.Connection, ids: NDArray[np.int64]) -> None:
         bury(database, self._reader.find(ids))
+        given = (json.dumps(ids.tolist()),)
         for table in ("metadata", "usage"):
-            database.executemany(f"DELETE FROM {table} WHERE id = ?", zip(ids.tolist()))
+            database.execute(f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))", given)
         self._reads.forget(ids)
 
     # --- reading ----------------------------------------------------------------------------------
