@@ -8,8 +8,9 @@ NOT_SLOW := not slow and not gpu and not server
 
 .PHONY: run test slow bench lint clean
 
+# Threads that wait passively: with anything else on the machine, spinning ones slow everything down tenfold.
 run: $(READY)
-	$(BIN)/mnemos demo
+	OMP_WAIT_POLICY=passive $(BIN)/mnemos demo
 
 test: $(READY)
 	$(PYTEST) -m "$(NOT_SLOW) and not compiles"

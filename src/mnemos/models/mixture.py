@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+NOTHING = 1e-3  # nats per token: so small a loss is none, and no gate is ever shut entirely
+
 
 class Evidence(NamedTuple):
     """What model and memory say of each token of a text, before they are mixed."""
@@ -96,64 +98,56 @@ def _mix(weight: Tensor, log_memory: Tensor, nats: Tensor) -> Float[Tensor, " to
     return torch.where(weight > 0, mixed, nats)  # the model alone, bit for bit
 
 
-def fit_mixture(texts: Sequence[Evidence], *, unharmed: Sequence[Evidence] = ()) -> Mixture:
-    """The mixture for a memory, from what it and the model said of validation texts.
+def fit_mixture(groups: Sequence[Sequence[Evidence]]) -> Mixture:
+    """The mixture for a memory, from what it and the model said of validation documents.
 
-    Searches a grid of temperatures, weights, distances and softnesses, each text's mean cost counted
-    alike. Of all mixtures within one standard error of the best it takes the one that trusts the memory
-    least (the one-standard-error rule of Breiman et al. 1984): a validation text is small, and what the
-    memory knows nothing of should not pay for what it knows well. To leave a domain unharmed, give a
-    validation text of it too.
+    Searches a grid of temperatures, weights, distances and softnesses for the largest saving over the
+    model alone, in nats per token, each group counted alike. Only mixtures are considered that save in
+    every group, to two standard errors: a memory that helps in one domain must not be paid for in
+    another, and validation text is small. Errors are counted by document, since documents of one domain
+    differ more than chance within them would have it (a group of one document: by token). If there is
+    no such mixture, the model is left alone.
 
     Args:
-        unharmed: documents none of which may cost more than under the model alone. Documents of one
-            domain differ more than chance within them would have it, so a mean over many hides harm.
+        groups: for each kind of text, the evidence on documents that are neither in the memory nor in
+            what the model was trained on.
     """
-    if not texts:
-        raise ValueError("texts must hold the evidence on at least one validation text")
-    nearest = torch.cat([_nearest(evidence.distances) for evidence in texts])
+    if not groups or not all(groups):
+        raise ValueError("groups must hold at least one group, each with the evidence on a document")
+    nearest = torch.cat([_nearest(evidence.distances) for group in groups for evidence in group])
     nearest = nearest[nearest.isfinite()]
-    alone = Mixture(temperature=1.0, weight=0.0)
-    fits = [_judge(alone, [(evidence, evidence.nats) for evidence in texts])]
+    best, most = Mixture(temperature=1.0, weight=0.0), 0.0
     for temperature in _temperatures(nearest):
-        asked = [(evidence, _memory_log(evidence, temperature)) for evidence in texts]
-        guarded = [(evidence, _memory_log(evidence, temperature)) for evidence in unharmed]
-        fits += [
-            _judge(mixture, asked) for mixture in _gates(nearest, temperature) if not _harms(mixture, guarded)
-        ]
-    best = min(fits, key=lambda fit: fit.cost)
-    near = [fit for fit in fits if fit.cost <= best.cost + best.error]
-    return min(near, key=lambda fit: (fit.trust, fit.cost)).mixture
+        asked = [[(evidence, _memory_log(evidence, temperature)) for evidence in group] for group in groups]
+        for mixture in _gates(nearest, temperature):
+            savings = [_saving(mixture, group) for group in asked]
+            total = sum(saving.mean for saving in savings)
+            if total > most and all(saving.mean - 2 * saving.error > -NOTHING for saving in savings):
+                best, most = mixture, total
+    return best
 
 
-class _Fit(NamedTuple):
-    mixture: Mixture
-    cost: float  # mean nats per token
-    error: float  # standard error of the cost
-    trust: float  # mean weight of the memory
+class _Saving(NamedTuple):
+    """What a mixture saves over the model alone, in nats per token."""
+
+    mean: float
+    error: float  # standard error of the mean
 
 
-def _judge(mixture: Mixture, asked: list[tuple[Evidence, Tensor]]) -> _Fit:
-    """Cost and trust on texts of which the memory's log-probabilities are known."""
-    rows = []
-    for evidence, log_memory in asked:
-        weight = mixture_weight(mixture, evidence.distances)
-        nats = _mix(weight, log_memory, evidence.nats).double()
-        error = nats.std(unbiased=False) / len(nats) ** 0.5
-        rows.append(torch.stack([nats.mean(), error**2, weight.double().mean()]))
-    cost, square, trust = torch.stack(rows).mean(0).tolist()
-    return _Fit(mixture, cost, (square / len(rows)) ** 0.5, trust)
-
-
-def _harms(mixture: Mixture, asked: list[tuple[Evidence, Tensor]]) -> bool:
-    """Whether any text costs more than under the model alone."""
-    return any(
-        bool(
-            _mix(mixture_weight(mixture, evidence.distances), log_memory, evidence.nats).double().sum()
-            > evidence.nats.double().sum()
-        )
+def _saving(mixture: Mixture, asked: list[tuple[Evidence, Tensor]]) -> _Saving:
+    """The saving on documents of which the memory's log-probabilities are known."""
+    saved = [
+        (
+            evidence.nats - _mix(mixture_weight(mixture, evidence.distances), log_memory, evidence.nats)
+        ).double()
         for evidence, log_memory in asked
-    )
+    ]
+    sums, sizes = torch.stack([part.sum() for part in saved]), torch.tensor([len(part) for part in saved])
+    if len(saved) == 1:
+        sums, sizes = saved[0], torch.ones(len(saved[0]))
+    mean = sums.sum() / sizes.sum()
+    spread = (sums - sizes * mean).square().sum() * len(sums) / max(len(sums) - 1, 1)
+    return _Saving(float(mean), float(spread.sqrt() / sizes.sum()))
 
 
 def _temperatures(nearest: Float[Tensor, " tokens"]) -> list[float]:

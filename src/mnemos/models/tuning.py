@@ -39,19 +39,16 @@ def tune(
     *,
     namespace: str = DEFAULT_NAMESPACE,
 ) -> Mixture:
-    """The mixture that costs the groups of documents least, each group's mean counted alike.
-
-    Of those only that cost no document more than the model alone.
+    """The mixture that saves most on the groups of documents, and costs none of them; see `fit_mixture`.
 
     Args:
         groups: texts that neither the model nor the memory has seen, a group for each kind of text.
     """
-    found = [
-        [retrieve(language_model, store, document.text, namespace=namespace) for document in documents]
-        for documents in groups
-    ]
     return fit_mixture(
-        [concatenate_evidence(parts) for parts in found], unharmed=[part for parts in found for part in parts]
+        [
+            [retrieve(language_model, store, document.text, namespace=namespace) for document in documents]
+            for documents in groups
+        ]
     )
 
 

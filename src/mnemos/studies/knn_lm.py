@@ -97,15 +97,20 @@ def _read(model: LanguageModel, store: Store, documents: Sequence[Document], adv
             pass
 
 
+def _ask_each(
+    model: LanguageModel, store: Store | None, documents: Sequence[Document], approximate: bool = False
+) -> list[Evidence]:
+    """What model and memory say of each document."""
+    return [
+        retrieve(model, store, document.text, k=NEIGHBOURS, approximate=approximate) for document in documents
+    ]
+
+
 def _ask(
     model: LanguageModel, store: Store | None, documents: Sequence[Document], approximate: bool = False
 ) -> Evidence:
-    return concatenate_evidence(
-        [
-            retrieve(model, store, document.text, k=NEIGHBOURS, approximate=approximate)
-            for document in documents
-        ]
-    )
+    """What they say of all documents, one after the other."""
+    return concatenate_evidence(_ask_each(model, store, documents, approximate))
 
 
 def _repetition(a: Split, b: Split) -> dict[str, Any]:
@@ -117,8 +122,8 @@ def _repetition(a: Split, b: Split) -> dict[str, Any]:
 def _in_domain(model: LanguageModel, store: Store, a: Split, advance: Advance) -> dict[str, Any]:
     """The paper's first result: a memory of the text that the model was trained on still helps it."""
     advance(0.0, "asking the memory of A")
-    valid, test = (_ask(model, store, part) for part in (a.valid, a.test))
-    mixture = fit_mixture([valid])
+    each, test = _ask_each(model, store, a.valid), _ask(model, store, a.test)
+    mixture, valid = fit_mixture([each]), concatenate_evidence(each)
     advance(0.5, "asking its index")
     store.build_index()
     approximate = _ask(model, store, a.test, approximate=True)
@@ -160,7 +165,7 @@ def _adaptation(
 ) -> dict[str, Any]:
     """The paper's second result: a memory of another domain, for a model that was never trained on it."""
     advance(0.0, "asking the memory of B")
-    mixture = fit_mixture([_ask(model, store, part) for part in (a.valid, b.valid)])
+    mixture = fit_mixture([_ask_each(model, store, part) for part in (a.valid, b.valid)])
     on_a, on_b = _ask(model, store, a.test), curve[-1][1]
     points = [(share, _with_memory(evidence, mixture)) for share, evidence in curve]
     costs = [perplexity(on_b.nats)] + [cost for _, cost in points]
