@@ -27,7 +27,7 @@ from mnemos.stores.base import Store
 from mnemos.studies.study import Advance, between
 from mnemos.tasks.text import Document, encode, repeated_lines, train_tokenizer
 
-SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the store, for the curve over its size
+SHARES = (0.01, 0.05, 0.2, 0.5, 1.0)  # of the store, for the curve over its size
 ASK_EVERY = 3  # batches read; to ask about each would double the time that reading takes
 WINDOW = 400  # tokens that the curve along the text averages over
 POINTS = 240  # of that curve
