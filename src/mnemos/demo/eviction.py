@@ -6,12 +6,12 @@ from typing import Any
 import mnemos
 from mnemos import retention
 from mnemos.demo import texts
-from mnemos.demo.learning import disk_bytes
 from mnemos.demo.plan import Plan
 from mnemos.demo.results import Evicted, Learned
 from mnemos.models.checkpoint import load_model
 from mnemos.models.mixture import mixed_nats, perplexity
 from mnemos.models.tuning import evidence, load_mixture
+from mnemos.stores.maintenance import bytes_on_disk
 from mnemos.studies.study import Advance
 
 HALF_LIFE = 60  # seconds, of the policy that lets strength decay
@@ -43,7 +43,7 @@ def evict(plan: Plan, learned: Learned, advance: Advance) -> Evicted:
             score = perplexity(mixed_nats(evidence(model, store, b.test), mixture))
             held = store.count()
         policies.append(
-            {"policy": name, "records": held, "disk": disk_bytes(path), "b": score, "seconds": seconds}
+            {"policy": name, "records": held, "disk": bytes_on_disk(path), "b": score, "seconds": seconds}
         )
     for leftover in ("used", "halved"):
         plan.fresh(leftover)

@@ -24,6 +24,7 @@ from mnemos.models.reading import read_all
 from mnemos.models.transformer import small_transformer
 from mnemos.models.tuning import default_mixture, evidence, save_mixture, tune
 from mnemos.stores.base import Store
+from mnemos.stores.maintenance import bytes_on_disk
 from mnemos.studies.study import Advance, between
 from mnemos.tasks.text import Document, encode, repeated_lines, train_tokenizer
 
@@ -139,7 +140,7 @@ def _read(
                 {
                     "bytes_read": point.bytes_read,
                     "records": point.records,
-                    "disk": disk_bytes(path),
+                    "disk": bytes_on_disk(path),
                     "without": point.without,
                     "with_memory": None if math.isnan(point.with_memory) else point.with_memory,
                 }
@@ -221,11 +222,6 @@ def _along(
         {"bytes": place, "without": one, "with_memory": other}
         for place, one, other in zip(middle.tolist(), *(row.tolist() for row in rows), strict=True)
     ]
-
-
-def disk_bytes(path: Path) -> int:
-    """What the files of a store take up; those of the segments have holes."""
-    return sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file())
 
 
 def _size(documents: Sequence[Document]) -> int:

@@ -152,11 +152,6 @@ class Catalogue:
                     self.connection.execute("ROLLBACK")
                 raise
 
-    def commits(self) -> int:
-        """Differs from before whenever any process has changed the store."""
-        with _translated(self.path):
-            return int(self.connection.execute("SELECT commits FROM state").fetchone()[0])
-
     def backup(self, path: Path) -> None:
         """Copies the catalogue as of one moment, while others go on writing."""
         with _translated(path), contextlib.closing(sqlite3.connect(path)) as target:
