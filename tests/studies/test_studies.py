@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -62,6 +64,39 @@ def test_a_study_measures_with_the_seed_given() -> None:
     assert found.seconds >= 0
     assert seen == [0.75]
     assert not study.run(8).passed
+
+
+def drawn(measured):
+    from mnemos.report.drawing import WITH, drawing
+
+    with drawing(height=2.0) as (figure, [axes]):
+        axes.plot([int(count) for count in measured["curve"]], list(measured["curve"].values()), color=WITH)
+    return figure
+
+
+DRAWN = Study(
+    "example", "An example", lambda seed, full, advance: {"curve": {1: (0.5,), 2: (seed,)}}, {}, [], drawn
+)
+
+
+def test_a_study_draws_the_same_from_what_it_measured_and_from_its_json() -> None:
+    found = DRAWN.run(3)
+    kept = json.loads(json.dumps(found.facts()))["measured"]
+    [line] = DRAWN.figure(found.measured).axes[0].lines
+    [again] = DRAWN.figure(kept).axes[0].lines
+    assert line.get_xydata().tolist() == again.get_xydata().tolist() == [[1.0, 0.5], [2.0, 3.0]]
+
+
+def test_a_study_without_a_figure_says_so() -> None:
+    with pytest.raises(ValueError, match="'example' has no figure"):
+        Study("example", "An example", lambda *_: {}, {}, []).figure({})
+
+
+def test_running_a_study_does_not_wait_for_matplotlib() -> None:
+    program = "import sys; from mnemos import studies; [studies.load(name) for name in studies.names()]"
+    program += "; print('matplotlib' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
 
 
 def test_every_study_is_what_its_name_says() -> None:

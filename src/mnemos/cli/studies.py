@@ -1,5 +1,6 @@
 """`mnemos study`: the headline experiments of the published systems, scaled down."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +10,7 @@ from rich.text import Text
 from mnemos.cli.terminal import Json, answering
 
 if TYPE_CHECKING:
-    from mnemos.studies.study import Outcome
+    from mnemos.studies.study import Outcome, Study
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +22,9 @@ def study(
     list_all: Annotated[bool, typer.Option("--list", help="Name every study.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
     full: Annotated[bool, typer.Option("--full", help="The long form, nearer to the paper's.")] = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw what was measured, to a .png, .svg or .pdf file.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Runs a paper's experiment, scaled down.
@@ -38,11 +42,31 @@ def study(
             return
         if name is None:
             raise ValueError(f"say which study: {', '.join(studies.names())}")
+        chosen = studies.load(name)
+        if figure is not None:
+            _check_figure(chosen, figure)
         with terminal.progress(name) as advance:
-            outcome = studies.run(name, seed, full=full, advance=advance)
+            outcome = chosen.run(seed, full=full, advance=advance)
+        if figure is not None:
+            _write_figure(chosen, outcome, figure)
         terminal.show(outcome.facts(), _page(outcome), _papers(outcome))
         if not outcome.passed:
             raise typer.Exit(1)
+
+
+def _check_figure(study: "Study", path: Path) -> None:
+    """Refuses a figure that could not be written, before the study has taken its time."""
+    from mnemos.report import drawing  # late: it brings matplotlib
+
+    drawing.check_path(path)
+    if study.draw is None:
+        raise ValueError(f"the study {study.name!r} has no figure")
+
+
+def _write_figure(study: "Study", outcome: "Outcome", path: Path) -> None:
+    from mnemos.report import drawing
+
+    drawing.save(study.figure(outcome.measured), path)
 
 
 def _page(outcome: "Outcome") -> Table:

@@ -1,44 +1,12 @@
 """The report's figures: measurements in, SVG out. Each takes what one step of the demo measured."""
 
-import io
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from mnemos.demo.results import Evicted, Learned, Trained
-
-# Told apart by lightness as well as by hue, for readers who do not see the difference of hues.
-WITHOUT, WITH, TUNED, FAINT, INK = "#9aa0a8", "#1857a4", "#d9772b", "#d7dadf", "#23272e"
-WIDTH = 7.6  # inches, the column of the page
-STYLE: Any = {  # matplotlib types its settings by name
-    "svg.fonttype": "none",  # text stays text, in the page's own font
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Arial", "Liberation Sans", "DejaVu Sans"],
-    "font.size": 9.5,
-    "axes.edgecolor": "#8b9099",
-    "axes.labelcolor": "#4a505a",
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.titlecolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": "#4a505a",
-    "ytick.color": "#4a505a",
-    "xtick.major.size": 3,
-    "ytick.major.size": 3,
-    "text.color": INK,
-    "grid.color": "#eceef1",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "svg.hashsalt": "mnemos",  # the same measurements give the same file
-}
+from mnemos.report.drawing import FAINT, INK, TUNED, WITH, WITHOUT, drawing, label, svg
 
 
 def training(trained: Trained) -> str:
@@ -98,8 +66,8 @@ def along_the_text(learned: Learned) -> str:
         _perplexity_axis(axes, "perplexity")
         axes.set_xlabel("position in the unseen text, thousand bytes")
         axes.set_xlim(0, max(thousands))
-        _label(axes, thousands[-1], without[-1], "alone", "#6b717b")
-        _label(axes, thousands[-1], remembered[-1], "with memory", WITH)
+        label(axes, thousands[-1], without[-1], "alone", "#6b717b")
+        label(axes, thousands[-1], remembered[-1], "with memory", WITH)
     return svg(figure)
 
 
@@ -120,8 +88,8 @@ def store_size(learned: Learned) -> str:
                 markersize=4.5,
             )
             higher = ends[name] == max(ends.values())
-            _label(axes, shares[-1], ends[name], f"{text} {ends[name]:.1f}", colour, 5.0 if higher else -5.0)
-        _label(axes, shares[-1], learned.b_without, f"B alone {learned.b_without:.1f}", WITH)
+            label(axes, shares[-1], ends[name], f"{text} {ends[name]:.1f}", colour, 5.0 if higher else -5.0)
+        label(axes, shares[-1], learned.b_without, f"B alone {learned.b_without:.1f}", WITH)
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticks(shares, [f"{share:g} %" for share in shares])
@@ -146,7 +114,7 @@ def growth(learned: Learned) -> str:
         ):
             costs = [point[name] for point in asked]
             bits.plot(places, costs, color=colour, linewidth=1.4)
-            _label(bits, places[-1], costs[-1], text, ink)
+            label(bits, places[-1], costs[-1], text, ink)
         bits.set_title("bits per byte of the text as it comes")
         bits.set_ylim(0)
         for axes in (size, bits):
@@ -186,28 +154,11 @@ def evictions(evicted: Evicted) -> str:
     return svg(figure)
 
 
-@contextmanager
-def drawing(height: float, columns: int = 1) -> Iterator[tuple[Figure, Sequence[Axes]]]:
-    """A figure of the page's width in the page's style, without any global state of pyplot."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        yield figure, figure.subplots(1, columns, squeeze=False)[0]
-
-
-def svg(figure: Figure) -> str:
-    """The figure as an element that can stand in a page."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
-def _perplexity_axis(axes: Axes, label: str, horizontal: bool = False) -> None:
+def _perplexity_axis(axes: Axes, name: str, horizontal: bool = False) -> None:
     """A logarithmic axis with plain numbers."""
     axis = axes.xaxis if horizontal else axes.yaxis
     (axes.set_xscale if horizontal else axes.set_yscale)("log")
-    (axes.set_xlabel if horizontal else axes.set_ylabel)(label)
+    (axes.set_xlabel if horizontal else axes.set_ylabel)(name)
     low, high = axes.get_xlim() if horizontal else axes.get_ylim()
     ticks: list[int] = []
     for steps in ((1, 2, 5), (1, 2, 3, 5, 7), range(1, 10)):  # as few as do
@@ -217,16 +168,3 @@ def _perplexity_axis(axes: Axes, label: str, horizontal: bool = False) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
     axis.set_minor_locator(NullLocator())
-
-
-def _label(axes: Axes, x: float, y: float, text: str, colour: str, raised: float = 0.0) -> Any:
-    """A name at the end of a line, in place of a legend; `raised` keeps two apart, in points."""
-    return axes.annotate(
-        text,
-        (x, y),
-        (6, raised),
-        textcoords="offset points",
-        va="center",
-        color=colour,
-        annotation_clip=False,
-    )

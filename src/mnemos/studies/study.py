@@ -1,11 +1,15 @@
 """What a study is: a measurement, the thresholds it must meet, and the paper's own figures beside it."""
 
+import json
 import math
 import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 Advance = Callable[[float, str], None]  # (share done, from 0 to 1; what is happening)
 
@@ -78,6 +82,8 @@ class Study:
             nearer to the paper's, at whatever time it takes. The same seed gives the same values.
         thresholds: by the name of the measured value. What has none is reported only.
         paper: the paper's own figures.
+        draw: the study's figure, from what was measured and nothing else. It imports matplotlib itself, in
+            the look of `mnemos.report.drawing`, so that only who wants a figure waits for matplotlib.
     """
 
     name: str
@@ -85,6 +91,7 @@ class Study:
     measure: Callable[[int, bool, Advance], Mapping[str, Any]]
     thresholds: Mapping[str, Threshold]
     paper: Sequence[Figure]
+    draw: "Callable[[Mapping[str, Any]], Drawing] | None" = None
 
     def run(self, seed: int = 0, *, full: bool = False, advance: Advance | None = None) -> Outcome:
         """Measures, and holds what was measured to the thresholds."""
@@ -92,6 +99,16 @@ class Study:
         measured = self.measure(seed, full, advance or silent)
         seconds = time.perf_counter() - start
         return Outcome(self.name, seed, full, measured, self.thresholds, self.paper, seconds)
+
+    def figure(self, measured: Mapping[str, Any]) -> "Drawing":
+        """Draws what was measured, in this run or in one whose JSON was kept: both give the same figure.
+
+        Raises:
+            ValueError: the study has no figure.
+        """
+        if self.draw is None:
+            raise ValueError(f"the study {self.name!r} has no figure")
+        return self.draw(json.loads(json.dumps(_plain(measured), allow_nan=False)))
 
 
 def silent(share: float, what: str) -> None:
