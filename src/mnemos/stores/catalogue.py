@@ -74,7 +74,7 @@ class Catalogue:
 
     def __init__(self, path: Path, *, read_only: bool, busy_seconds: float) -> None:
         self.path, self.read_only = path, read_only
-        self._busy_milliseconds = int(1000 * busy_seconds)
+        self._busy_milliseconds = self._waits = int(1000 * busy_seconds)
         with _translated(path):
             self.connection = self._connect(busy_seconds)
             try:
@@ -133,6 +133,12 @@ class Catalogue:
     def _pragma(self, name: str) -> Any:
         return self.connection.execute(f"PRAGMA {name}").fetchone()[0]
 
+    def _wait(self, milliseconds: int) -> None:
+        """How long the next statements wait for another process; said to SQLite only when it changes."""
+        if milliseconds != self._waits:
+            self.connection.execute(f"PRAGMA busy_timeout={milliseconds}")
+            self._waits = milliseconds
+
     @contextlib.contextmanager
     def transaction(self, *, write: bool = True, patient: bool = True) -> Iterator[sqlite3.Connection]:
         """All or nothing.
@@ -142,7 +148,7 @@ class Catalogue:
             patient: whether to wait at all; else StoreBusyError at once.
         """
         with _translated(self.path):
-            self.connection.execute(f"PRAGMA busy_timeout={self._busy_milliseconds if patient else 0}")
+            self._wait(self._busy_milliseconds if patient else 0)
             self.connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             try:
                 yield self.connection

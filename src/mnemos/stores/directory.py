@@ -145,17 +145,17 @@ class Directory:
 
     def column(self, name: str, ids: Int[np.ndarray, " records"]) -> Tensor:
         """Copies of one column, "keys" or "values", of records that are in the store, in their order."""
-        found: Tensor | None = None
+        pieces, order = [], []
         for part, chosen, rows in self._split(ids):
-            values = getattr(part.segment, name).index_select(0, torch.from_numpy(rows))
-            if len(rows) == len(ids):
-                return values  # from one segment, so in order as it is
-            found = values.new_empty(len(ids), *values.shape[1:]) if found is None else found
-            found[torch.from_numpy(chosen)] = values
-        if found is None:
+            pieces.append(getattr(part.segment, name).index_select(0, torch.from_numpy(rows)))
+            order.append(chosen)
+        if not pieces:
             assert self.schema is not None
-            found = empty_column(self.schema, name)
-        return found
+            return empty_column(self.schema, name)
+        if len(pieces) == 1:
+            return pieces[0]
+        back = np.argsort(np.concatenate(order))
+        return torch.cat(pieces).index_select(0, torch.from_numpy(back))
 
     def _split(
         self, ids: Int[np.ndarray, " records"]
@@ -163,8 +163,8 @@ class Directory:
         """By segment: which of the records lie there, and in which rows."""
         places = self.places(ids)
         numbers, rows = places >> ROW_BITS, places & ((1 << ROW_BITS) - 1)
-        for number in np.unique(numbers).tolist():
-            chosen = np.nonzero(numbers == number)[0]
+        for number in sorted(set(numbers.tolist())):
+            chosen = np.flatnonzero(numbers == number)
             yield self.parts[number], chosen, rows[chosen]
 
     def ids(self, namespaces: set[int] | None = None) -> NDArray[np.int64]:
@@ -227,7 +227,7 @@ def empty_column(schema: Schema, name: str) -> Tensor:
 def _gathered(part: Part, rows: NDArray[np.int64]) -> Block:
     keys = part.segment.keys.index_select(0, torch.from_numpy(rows))
     lengths = part.lengths(0, part.rows)
-    return Block(keys, part.ids[rows], lengths[rows] if lengths.size else lengths)
+    return Block(keys, part.ids[rows], lengths[rows] if lengths.size else lengths, hidden=False)
 
 
 def _block(part: Part, fitting: Bool[np.ndarray, " rows"], start: int, stop: int) -> Block | None:
@@ -236,6 +236,6 @@ def _block(part: Part, fitting: Bool[np.ndarray, " rows"], start: int, stop: int
     count = int(np.count_nonzero(inside))
     if 4 * count < len(inside):
         return _gathered(part, start + np.nonzero(inside)[0]) if count else None
-    ids = part.ids[start:stop]
-    ids = ids if count == len(inside) else np.where(inside, ids, -1)
-    return Block(part.segment.keys[start:stop], ids, part.lengths(start, stop))
+    hidden = count < len(inside)
+    ids = np.where(inside, part.ids[start:stop], -1) if hidden else part.ids[start:stop]
+    return Block(part.segment.keys[start:stop], ids, part.lengths(start, stop), hidden)

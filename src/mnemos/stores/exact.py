@@ -103,10 +103,10 @@ def _inside(
 def _sum(terms: Tensor) -> Tensor:
     """The sum over the last axis, by halves: elementwise, so it is the same for every record."""
     while (width := terms.shape[-1]) > 1:
-        half = (width + 1) // 2
-        folded = terms[..., :half].clone()
-        folded[..., : width - half] += terms[..., half:]
-        terms = folded
+        half = width // 2
+        odd = terms[..., 2 * half :]  # the last one, if there is no partner for it
+        terms = terms[..., :half] + terms[..., half : 2 * half]
+        terms = torch.cat([terms, odd], dim=-1) if odd.shape[-1] else terms
     return terms.sum(dim=-1)
 
 

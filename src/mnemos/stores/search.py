@@ -6,7 +6,7 @@ rows whatever its blocks, and equal scores are told apart by the lowest id.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class Block(NamedTuple):
     keys: Shaped[Tensor, "rows keys"]
     ids: Int[np.ndarray, " rows"]  # -1 for a row that is not to be found
     lengths: Float[np.ndarray, " rows"]  # Euclidean lengths of float keys; empty for bits
+    hidden: bool  # whether any row is not to be found
 
 
 Blocks = Callable[[int], Iterator[Block]]  # most rows a block may have -> the blocks, anew at every call
@@ -75,7 +76,7 @@ def nearest(
     """
     together = len(queries) if metric == "hamming" else min(len(queries), QUERIES)
     # A row takes a score for every query, twice at times, and a copy of its key in float32.
-    rows = max(GROUP, min(1 << 16, scratch_bytes // (8 * together + 4 * queries.shape[1])))
+    rows = max(GROUP, min(1 << 17, scratch_bytes // (8 * together + 4 * queries.shape[1])))
     if not len(queries):
         return Nearest(np.empty((0, k), np.int64), np.empty((0, k)))
     if metric == "hamming":
@@ -97,15 +98,16 @@ def _scan(
     scores, ids = [], []
     last = np.full(len(queries), -np.inf, np.float32)
     shortest, longest = np.inf, 0.0
-    for block in blocks(rows):
-        top, position = _top(_scores(queries, block, metric), k + SPARE)
+    for some in _together(blocks(rows), rows):
+        top, position = _top(_joined([_scores(queries, block, metric) for block in some]), k + SPARE)
         scores.append(top)
-        ids.append(block.ids[position])
-        if top.shape[1] < len(block.ids):  # a list of the whole block cannot have left anything out
+        ids.append(_joined([block.ids for block in some])[position])
+        if top.shape[1] < sum(len(block.ids) for block in some):  # else nothing can have been left out
             last = np.maximum(last, top.min(axis=1))
-        longest = max(longest, float(block.lengths.max(initial=0.0)))
-        if metric == "cosine":
-            shortest = min(shortest, float(block.lengths[block.lengths > 0].min(initial=np.inf)))
+        for block in some:
+            longest = max(longest, float(block.lengths.max(initial=0.0)))
+            if metric == "cosine":
+                shortest = min(shortest, float(block.lengths[block.lengths > 0].min(initial=np.inf)))
     if not scores:
         return [np.empty(0, np.int64)] * len(queries)
     merged, found = np.concatenate(scores, axis=1), np.concatenate(ids, axis=1)
@@ -116,6 +118,23 @@ def _scan(
     rescanned = _rescan(queries, blocks, rows, metric, edge, again)
     inside = ~(merged < edge[:, None]) & (found >= 0)  # so that NaN is inside
     return [rescanned.get(query, found[query, inside[query]]) for query in range(len(queries))]
+
+
+def _together(blocks: Iterator[Block], rows: int) -> Iterator[list[Block]]:
+    """Blocks in groups of at most so many rows: to choose from a short block takes as long as from a long."""
+    group: list[Block] = []
+    for block in blocks:
+        if group and sum(len(one.ids) for one in group) + len(block.ids) > rows:
+            yield group
+            group = []
+        group.append(block)
+    if group:
+        yield group
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """Side by side along the last axis; one part alone is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
 def _edge(
@@ -157,7 +176,7 @@ def _scores(
     # NumPy's product: torch's can be told, elsewhere in the program, to round to bfloat16.
     keys = block.keys.to(torch.float32).numpy()
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        products = np.vecdot(keys, queries)[None] if len(queries) == 1 else queries @ keys.T
+        products = queries @ keys.T
         if metric == "cosine":
             lengths = block.lengths
             products *= np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0).astype(
@@ -165,7 +184,7 @@ def _scores(
             )
         elif metric == "euclidean":  # |q - k|² = |q|² - 2 (q·k - |k|²/2)
             products -= (block.lengths**2 / 2).astype(np.float32)
-    if block.ids.min(initial=0) < 0:
+    if block.hidden:
         products[:, block.ids < 0] = -np.inf
     return products
 
@@ -198,16 +217,17 @@ def _top(
     groups = rows // GROUP
     if groups < 4 * take:
         position = _largest(scores, take)
-        return np.take_along_axis(scores, position, 1), position
+        return scores[np.arange(queries)[:, None], position], position
     head = scores[:, : groups * GROUP].reshape(queries, groups, GROUP)
     maxima = torch.from_numpy(head).amax(dim=2).numpy()  # NumPy's takes ten times as long
     chosen = _largest(maxima, take)
     members = (chosen[:, :, None] * GROUP + np.arange(GROUP)).reshape(queries, -1)
     tail = np.broadcast_to(np.arange(groups * GROUP, rows), (queries, rows - groups * GROUP))
     candidates = np.concatenate([members, tail], axis=1)
-    values = np.take_along_axis(scores, candidates, 1)
+    each = np.arange(queries)[:, None]
+    values = scores[each, candidates]
     best = _largest(values, take)
-    return np.take_along_axis(values, best, 1), np.take_along_axis(candidates, best, 1)
+    return values[each, best], candidates[each, best]
 
 
 def _largest(scores: Float32[np.ndarray, "queries rows"], take: int) -> Int[np.ndarray, "queries found"]:
