@@ -6,7 +6,7 @@ READY := .venv/.ready
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 NOT_SLOW := not slow and not gpu and not server
 
-.PHONY: run test slow bench lint clean
+.PHONY: run test slow gpu bench lint clean
 
 # Threads that wait passively: with anything else on the machine, spinning ones slow everything down tenfold.
 run: $(READY)
@@ -19,6 +19,9 @@ test: $(READY)
 slow: $(READY)
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "slow and not compiles" -s --timeout 3600
 	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m "slow and compiles" --timeout 3600
+
+gpu: $(READY)
+	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m gpu --timeout 600
 
 bench: $(READY)
 	$(BIN)/pip install -q -c constraints.txt -r benchmarks/requirements.txt

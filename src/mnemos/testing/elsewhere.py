@@ -65,7 +65,7 @@ def _answer(folder: Path) -> None:
     kind, configuration = pickle.loads(order["memory"])
     memory: Memory = kind(**configuration)
     tensors = torch.load(folder / "tensors")
-    memory.load_state_dict(tensors["weights"])
+    memory.to(tensors["inputs"].device).load_state_dict(tensors["weights"])
     memory.eval()
     with torch.no_grad():
         answer = memory(tensors["inputs"], load(tensors["file"], memory), mask=tensors["mask"])
