@@ -168,3 +168,10 @@ class AddressableMemory(Memory):
     @abstractmethod
     def read(self, state: Any, queries: Float[Tensor, "batch time keys"]) -> Reading:
         """Answers every query from the state as it stands; nothing is written."""
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raises ValueError for the first size, of those given by the names of arguments, that is below 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, not {size}")

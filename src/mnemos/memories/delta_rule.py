@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnemos.memories.base import AddressableMemory, Reading
+from mnemos.memories.base import AddressableMemory, Reading, check_sizes
 from mnemos.ops.delta_rule import delta_rule_chunked, delta_rule_loop, unit
 
 
@@ -55,17 +55,14 @@ class DeltaRule(AddressableMemory):
     ) -> None:
         super().__init__()
         output_size = input_size if output_size is None else output_size
-        sizes = {
-            "input_size": input_size,
-            "output_size": output_size,
-            "heads": heads,
-            "key_size": key_size,
-            "value_size": value_size,
-            "chunk_size": chunk_size,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
+        check_sizes(
+            input_size=input_size,
+            output_size=output_size,
+            heads=heads,
+            key_size=key_size,
+            value_size=value_size,
+            chunk_size=chunk_size,
+        )
         self.input_size, self.output_size = input_size, output_size
         self.heads, self.key_size, self.value_size, self.chunk_size = heads, key_size, value_size, chunk_size
         self.naive = False

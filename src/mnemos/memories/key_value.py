@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnemos.memories.base import AddressableMemory, Reading
+from mnemos.memories.base import AddressableMemory, Reading, check_sizes
 from mnemos.retention.policy import Policy, Usage
 from mnemos.tree import detach, map_tensors, reset_rows, where_rows
 
@@ -69,10 +69,8 @@ class KeyValue(AddressableMemory):
         top_k: int | None = None,
     ) -> None:
         super().__init__()
-        sizes = {"input_size": input_size, "key_size": key_size, "value_size": value_size, "slots": slots}
-        for name, given in {**sizes, "top_k": 1 if top_k is None else top_k}.items():
-            if given < 1:
-                raise ValueError(f"{name} must be at least 1, not {given}")
+        check_sizes(input_size=input_size, key_size=key_size, value_size=value_size, slots=slots)
+        check_sizes(top_k=1 if top_k is None else top_k)
         self.input_size, self.key_size, self.slots = input_size, key_size, slots
         self.value_size = self.output_size = value_size
         self.policy, self.top_k = policy, top_k

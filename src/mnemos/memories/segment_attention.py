@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mnemos.memories.base import Memory
+from mnemos.memories.base import Memory, check_sizes
 from mnemos.ops.relative_attention import relative_attention, relative_attention_naive, sinusoids
 
 
@@ -49,16 +49,13 @@ class SegmentAttention(Memory):
         super().__init__()
         output_size = input_size if output_size is None else output_size
         key_size = input_size // max(heads, 1) if key_size is None else key_size
-        sizes = {
-            "input_size": input_size,
-            "output_size": output_size,
-            "window": window,
-            "heads": heads,
-            "key_size": key_size,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
+        check_sizes(
+            input_size=input_size,
+            output_size=output_size,
+            window=window,
+            heads=heads,
+            key_size=key_size,
+        )
         self.input_size, self.output_size = input_size, output_size
         self.window, self.heads, self.key_size = window, heads, key_size
         self.naive = False

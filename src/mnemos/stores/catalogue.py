@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mnemos.stores.base import Schema, StoreBusyError, StoreDamagedError, StoreError
+from mnemos.stores.base import Metric, Schema, StoreBusyError, StoreDamagedError, StoreError
 
 APPLICATION = 0x6D6E656D  # "mnem", in the file's header: tells a store from any other database
 
@@ -129,6 +129,22 @@ class Catalogue:
                 MIGRATIONS[version](self.connection)
             self.connection.execute(f"PRAGMA application_id={APPLICATION}")
             self.connection.execute(f"PRAGMA user_version={FORMAT}")
+
+    def claim(self, metric: Metric | None, fingerprint: str | None) -> tuple[Metric | None, str | None]:
+        """Checks metric and fingerprint against the store's own, which a new store takes from here."""
+        query = "SELECT metric, fingerprint FROM state"
+        own = self.connection.execute(query).fetchone()
+        if not self.read_only and None in own and (metric or fingerprint):
+            with self.transaction():
+                self.connection.execute(
+                    "UPDATE state SET metric = coalesce(metric, ?), fingerprint = coalesce(fingerprint, ?)",
+                    (metric, fingerprint),
+                )
+                own = self.connection.execute(query).fetchone()
+        for name, given, kept in zip(("metric", "fingerprint"), (metric, fingerprint), own, strict=True):
+            if given is not None and kept is not None and given != kept:
+                raise StoreError(f"{self.path.parent} was made with {name} {kept!r}, not {given!r}")
+        return own[0], own[1]
 
     def _pragma(self, name: str) -> Any:
         return self.connection.execute(f"PRAGMA {name}").fetchone()[0]

@@ -11,7 +11,6 @@ writing removes.
 """
 
 import contextlib
-import json
 import sqlite3
 import threading
 import time
@@ -40,14 +39,14 @@ from mnemos.stores.base import (
     StoreDamagedError,
     StoreError,
 )
-from mnemos.stores.catalogue import FORMAT, Catalogue, schema_to_json
+from mnemos.stores.catalogue import FORMAT, Catalogue
 from mnemos.stores.directory import Directory
 from mnemos.stores.exact import unpack_bits
 from mnemos.stores.filters import parse, parse_read
 from mnemos.stores.reading import Reader, no_hits
-from mnemos.stores.segments import ROW, Rows
+from mnemos.stores.segments import Rows
 from mnemos.stores.usage import ReadCounts
-from mnemos.stores.writing import append_rows, bury
+from mnemos.stores.writing import append_rows, bury, insert, keep_metadata, prepare, remove
 
 CATALOGUE = "catalogue.sqlite"
 
@@ -88,7 +87,7 @@ class EmbeddedStore(Store):
         maintenance.check_folder(self.path, CATALOGUE, read_only)
         self._catalogue = Catalogue(self.path / CATALOGUE, read_only=read_only, busy_seconds=busy_seconds)
         try:
-            self._claim(metric, fingerprint)
+            self._metric, self.fingerprint = self._catalogue.claim(metric, fingerprint)
             if not read_only:
                 maintenance.remove_orphans(self.path, self._catalogue, patient=False)
         except BaseException:
@@ -98,22 +97,6 @@ class EmbeddedStore(Store):
         self._reads = ReadCounts()
         self._reader = Reader(self._directory, self._catalogue.connection, self._reads, scratch_bytes)
         self._indexes = Indexes(self.path)
-
-    def _claim(self, metric: Metric | None, fingerprint: str | None) -> None:
-        """Checks metric and fingerprint against the store's own, which a new store takes from here."""
-        query = "SELECT metric, fingerprint FROM state"
-        kept = self._catalogue.connection.execute(query).fetchone()
-        if not self._read_only and None in kept and (metric or fingerprint):
-            with self._catalogue.transaction() as database:
-                database.execute(
-                    "UPDATE state SET metric = coalesce(metric, ?), fingerprint = coalesce(fingerprint, ?)",
-                    (metric, fingerprint),
-                )
-                kept = database.execute(query).fetchone()
-        for name, given, own in (("metric", metric, kept[0]), ("fingerprint", fingerprint, kept[1])):
-            if given is not None and own is not None and given != own:
-                raise StoreError(f"{self.path} was made with {name} {own!r}, not {given!r}")
-        self._metric, self.fingerprint = kept[0], kept[1]
 
     @property
     def schema(self) -> Schema | None:
@@ -145,17 +128,12 @@ class EmbeddedStore(Store):
     ) -> Int[Tensor, " records"]:
         namespace = arguments.prepare_namespace(namespace)
         with self._changing() as database:
-            schema, batch = self._prepare(database, keys, values, metadata, strength)
-            first = self._directory.next_id
-            header = np.zeros(len(batch.keys), ROW)
-            header["id"] = np.arange(first, first + len(header))
-            header["written_at"] = self._clock()
-            header["strength"] = batch.strength.numpy()
-            header["namespace"] = self._namespace(database, namespace)
-            append_rows(self.path, database, schema, Rows(header, batch.keys, batch.values))
-            _keep_metadata(database, header["id"], batch.metadata)
-            database.execute("UPDATE state SET next_id = next_id + ?", (len(header),))
-        return torch.from_numpy(header["id"].copy())
+            given = keys, values, metadata, strength
+            schema, batch = prepare(database, self._directory, self._metric, *given)
+            ids = np.arange(self._directory.next_id, self._directory.next_id + len(batch.keys))
+            insert(database, self._directory, schema, batch, ids, self._clock(), [namespace] * len(ids))
+            database.execute("UPDATE state SET next_id = next_id + ?", (len(ids),))
+        return torch.from_numpy(ids)
 
     def adopt(self, records: Records, next_id: int) -> None:
         """Takes records over from another store as they are, ids, times and reads included.
@@ -173,38 +151,13 @@ class EmbeddedStore(Store):
                 raise ValueError(
                     f"ids must ascend from {self._directory.next_id} on, and next_id be above all of them"
                 )
-            schema, batch = self._prepare(
-                database, records.keys, records.values, records.metadata, usage.strength
-            )
-            numbers = {name: self._namespace(database, name) for name in set(records.namespaces)}
-            header = np.zeros(len(ids), ROW)
-            header["id"], header["written_at"] = ids, usage.written_at.numpy()
-            header["strength"] = batch.strength.numpy()
-            header["namespace"] = [numbers[name] for name in records.namespaces]
-            append_rows(self.path, database, schema, Rows(header, batch.keys, batch.values))
-            _keep_metadata(database, ids, batch.metadata)
+            given = records.keys, records.values, records.metadata, usage.strength
+            schema, batch = prepare(database, self._directory, self._metric, *given)
+            written_at = usage.written_at.numpy()
+            insert(database, self._directory, schema, batch, ids, written_at, records.namespaces)
             reads = zip(ids.tolist(), usage.last_read.tolist(), usage.times_read.tolist(), strict=True)
             database.executemany("INSERT INTO usage VALUES (?, ?, ?)", (row for row in reads if row[2]))
             database.execute("UPDATE state SET next_id = ?", (next_id,))
-
-    def _prepare(
-        self, database: sqlite3.Connection, keys: Any, values: Any, metadata: Any, strength: Any
-    ) -> tuple[Schema, arguments.Batch]:
-        """Checks a batch; the first one fixes the schema."""
-        known = self._directory.schema
-        schema, batch = arguments.prepare_write(known, self._metric, keys, values, metadata, strength)
-        if known is None:
-            fixed = (schema_to_json(schema), schema.metric)
-            database.execute("UPDATE state SET schema = ?, metric = ?", fixed)
-        return schema, batch
-
-    def _namespace(self, database: sqlite3.Connection, name: str) -> int:
-        """The number of a namespace, which is given one if it is new."""
-        if name in self._directory.namespaces:
-            return self._directory.namespaces[name]
-        number = database.execute("INSERT INTO namespaces (name) VALUES (?)", (name,)).lastrowid
-        assert number is not None
-        return number
 
     def update(
         self,
@@ -223,7 +176,7 @@ class EmbeddedStore(Store):
                 return  # nothing was ever written, so there are no ids
             changes = arguments.prepare_update(schema, len(chosen), keys, values, metadata, strength)
             if changes.metadata is not None:
-                _keep_metadata(database, chosen, changes.metadata, replace=True)
+                keep_metadata(database, chosen, changes.metadata, replace=True)
             if changes.keys is None and changes.values is None and changes.strength is None:
                 return
             header = self._directory.headers(chosen)
@@ -266,10 +219,7 @@ class EmbeddedStore(Store):
         return torch.from_numpy(leaving)
 
     def _remove(self, database: sqlite3.Connection, ids: NDArray[np.int64]) -> None:
-        bury(database, self._reader.find(ids))
-        given = (json.dumps(ids.tolist()),)
-        for table in ("metadata", "usage"):
-            database.execute(f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))", given)
+        remove(database, self._reader.find(ids), ids)
         self._reads.forget(ids)
 
     # --- reading ----------------------------------------------------------------------------------
@@ -415,13 +365,3 @@ class EmbeddedStore(Store):
     def _check_open(self) -> None:
         if self._closed:
             raise StoreClosedError("the store has been closed")
-
-
-def _keep_metadata(
-    database: sqlite3.Connection, ids: NDArray[np.int64], texts: list[str | None], replace: bool = False
-) -> None:
-    if replace:
-        database.executemany("DELETE FROM metadata WHERE id = ?", zip(ids.tolist()))
-    pairs = [(id_, text) for id_, text in zip(ids.tolist(), texts, strict=True) if text is not None]
-    if pairs:
-        database.executemany("INSERT INTO metadata VALUES (?, ?)", pairs)

@@ -1,14 +1,20 @@
 """How rows come into an embedded store and out of it again, within a transaction."""
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
-from mnemos.stores.base import Schema
-from mnemos.stores.directory import ROW_BITS
+from mnemos.stores import arguments
+from mnemos.stores.base import Metric, Schema
+from mnemos.stores.catalogue import schema_to_json
+from mnemos.stores.directory import ROW_BITS, Directory
 from mnemos.stores.segments import (
+    ROW,
     Layout,
     Rows,
     append,
@@ -18,6 +24,66 @@ from mnemos.stores.segments import (
     parts,
     segment_path,
 )
+
+
+def prepare(
+    database: sqlite3.Connection, directory: Directory, metric: Metric | None, *given: Any
+) -> tuple[Schema, arguments.Batch]:
+    """Checks a batch, given as keys, values, metadata and strength; the first one fixes the schema."""
+    schema, batch = arguments.prepare_write(directory.schema, metric, *given)
+    if directory.schema is None:
+        fixed = (schema_to_json(schema), schema.metric)
+        database.execute("UPDATE state SET schema = ?, metric = ?", fixed)
+    return schema, batch
+
+
+def insert(
+    database: sqlite3.Connection,
+    directory: Directory,
+    schema: Schema,
+    batch: arguments.Batch,
+    ids: Int[np.ndarray, " records"],
+    written_at: float | Float[np.ndarray, " records"],
+    namespaces: Sequence[str],
+) -> None:
+    """Adds new records, whose namespaces are given numbers if they are new."""
+    numbers = {name: _number(database, directory, name) for name in set(namespaces)}
+    header = np.zeros(len(ids), ROW)
+    header["id"], header["written_at"], header["strength"] = ids, written_at, batch.strength.numpy()
+    header["namespace"] = [numbers[name] for name in namespaces]
+    append_rows(directory.folder, database, schema, Rows(header, batch.keys, batch.values))
+    keep_metadata(database, ids, batch.metadata)
+
+
+def _number(database: sqlite3.Connection, directory: Directory, name: str) -> int:
+    if name in directory.namespaces:
+        return directory.namespaces[name]
+    number = database.execute("INSERT INTO namespaces (name) VALUES (?)", (name,)).lastrowid
+    assert number is not None
+    return number
+
+
+def keep_metadata(
+    database: sqlite3.Connection,
+    ids: Int[np.ndarray, " records"],
+    texts: Sequence[str | None],
+    replace: bool = False,
+) -> None:
+    if replace:
+        database.executemany("DELETE FROM metadata WHERE id = ?", zip(ids.tolist()))
+    pairs = [(id_, text) for id_, text in zip(ids.tolist(), texts, strict=True) if text is not None]
+    if pairs:
+        database.executemany("INSERT INTO metadata VALUES (?, ?)", pairs)
+
+
+def remove(
+    database: sqlite3.Connection, places: Int[np.ndarray, " records"], ids: Int[np.ndarray, " records"]
+) -> None:
+    """Deletes records: their rows are buried, what the catalogue says of them goes."""
+    bury(database, places)
+    given = (json.dumps(ids.tolist()),)
+    for table in ("metadata", "usage"):
+        database.execute(f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))", given)
 
 
 def append_rows(folder: Path, database: sqlite3.Connection, schema: Schema, rows: Rows) -> None:
