@@ -1,7 +1,7 @@
 """Long-term memory for neural networks, in PyTorch."""
 
 from mnemos import retention
-from mnemos.memories import DeltaRule, KeyValue, Recurrent, SegmentAttention
+from mnemos.memories import DeltaRule, KeyValue, LinearAssociator, Recurrent, SegmentAttention
 from mnemos.memories.base import AddressableMemory, Memory, Reading
 from mnemos.snapshot import SnapshotError, load, save
 from mnemos.stores import (
@@ -31,6 +31,7 @@ __all__ = [
     "DeltaRule",
     "Hits",
     "KeyValue",
+    "LinearAssociator",
     "Memory",
     "Reading",
     "Records",

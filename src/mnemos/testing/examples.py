@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from mnemos.memories import DeltaRule, KeyValue, Recurrent, SegmentAttention
+from mnemos.memories import DeltaRule, KeyValue, LinearAssociator, Recurrent, SegmentAttention
 from mnemos.memories.base import Memory
+from mnemos.memories.linear_associator import delta, pseudo_inverse
 from mnemos.retention import least_often_used, least_recently_used
 
 
@@ -13,6 +14,9 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "DeltaRule": lambda: DeltaRule(4, 5, heads=2, key_size=3, value_size=2, chunk_size=4),
         "KeyValue": lambda: KeyValue(4, 3, 5, slots=3, policy=least_recently_used()),
         "KeyValue/top_k": lambda: KeyValue(4, 3, 5, slots=6, policy=least_often_used(), top_k=2),
+        "LinearAssociator": lambda: LinearAssociator(4),
+        "LinearAssociator/delta": lambda: LinearAssociator(4, 3, delta()),
+        "LinearAssociator/pseudo_inverse": lambda: LinearAssociator(4, 3, pseudo_inverse()),
         "Recurrent": lambda: Recurrent(4, 5),
         "Recurrent/gru": lambda: Recurrent(4, 5, cell="gru", longest_dependency=20),
         "Recurrent/rnn": lambda: Recurrent(4, 5, cell="rnn"),
