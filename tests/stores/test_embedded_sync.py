@@ -1,10 +1,12 @@
-"""A loss of power: whatever a commit counts on has been synced before it.
+"""A loss of power: what was acknowledged is there although nothing survives that was not synced.
 
-A killed process's writes survive in the operating system, so killing cannot show this; the order of the
-calls can. SQLite's own files are its own to sync: synchronous=FULL.
+A killed process's writes survive in the operating system, so killing cannot show this. Here every write
+is watched, and the plug is pulled by copying the store without the bytes that no sync has followed.
+SQLite's own files are its own to sync: synchronous=FULL.
 """
 
 import os
+import shutil
 import sqlite3
 import stat
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 import mnemos
+from mnemos.stores import journal
 
 
 class Disk:
@@ -20,6 +23,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.unsynced: set[str] = set()
+        self.stretches: dict[str, list[tuple[int, int]]] = {}  # of pwrite: where, and how many bytes
         self.commits: list[tuple[str, set[str]]] = []  # the database, and what was unsynced then
 
     def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +51,10 @@ class Disk:
 
         def watched(descriptor, *given):
             found = call(descriptor, *given)
-            note(os.readlink(f"/proc/self/fd/{descriptor}"), stat.S_ISDIR(os.fstat(descriptor).st_mode))
+            path = os.readlink(f"/proc/self/fd/{descriptor}")
+            note(path, stat.S_ISDIR(os.fstat(descriptor).st_mode))
+            if name == "pwrite":
+                self.stretches.setdefault(path, []).append((given[1], found))
             return found
 
         monkeypatch.setattr(os, name, watched)
@@ -67,6 +74,17 @@ class Disk:
 
     def _synced(self, path: str, is_folder: bool) -> None:
         self.unsynced.discard(path)
+        self.stretches.pop(path, None)
+
+    def pull_the_plug(self, store: Path, remains: Path) -> None:
+        """Copies a store as a disk would hold it after power was cut: unsynced bytes are zeros again."""
+        shutil.copytree(store, remains, ignore=shutil.ignore_patterns("*-shm"))
+        for path, stretches in self.stretches.items():
+            if Path(path).parent == Path(os.path.realpath(store)) and (remains / Path(path).name).exists():
+                with open(remains / Path(path).name, "r+b") as file:
+                    for start, length in stretches:
+                        file.seek(start)
+                        file.write(bytes(length))
 
     def _traced(self, address: str, statement: str) -> None:
         if statement.strip().upper().startswith("COMMIT"):
@@ -112,7 +130,7 @@ def late(disk: Disk) -> set[str]:
     return set().union(*commits)
 
 
-def test_commits_count_on_nothing_that_is_not_synced(disk, tmp_path):
+def test_commits_of_many_rows_count_on_nothing_that_is_not_synced(disk, tmp_path):
     use(tmp_path / "a" / "b")
     assert not late(disk)
     assert not disk.unsynced, f"never synced: {disk.unsynced}"
@@ -122,3 +140,64 @@ def test_a_store_that_does_not_sync_is_caught(disk, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fdatasync", lambda descriptor: None)
     use(tmp_path / "a" / "b")
     assert any(path.endswith(".segment") for path in late(disk))
+
+
+def survivors(disk: Disk, folder: Path, read_only: bool) -> list[bool]:
+    """Whether all that was acknowledged is there, for a plug pulled after each of many small changes."""
+    torch.manual_seed(0)
+    held = []
+    with mnemos.open(folder / "store") as store, mnemos.open(":memory:") as model:
+        for turn in range(24):
+            keys = torch.randn(1 + 19 * turn, 9).half()  # columns that end anywhere
+            for one in (store, model):
+                ids = one.write(keys, keys[:, :3] + 1, metadata=[{"turn": turn}] * len(keys))
+                one.update(ids[:1], values=keys[:1, :3] - 7)
+                if turn % 3 == 2:
+                    one.delete(ids[-2:])
+                if turn == 17:
+                    one.compact()
+            disk.pull_the_plug(folder / "store", folder / f"remains-{turn}")
+            try:
+                with mnemos.open(folder / f"remains-{turn}", read_only=read_only) as found:
+                    held.append(not found.verify() and same(found, model))
+            except mnemos.StoreError:
+                held.append(False)
+    return held
+
+
+def same(found, model) -> bool:
+    ids = model.ids()
+    if not torch.equal(found.ids(), ids):
+        return False
+    one, other = found.get(ids), model.get(ids)
+    return (
+        torch.equal(one.keys, other.keys)
+        and torch.equal(one.values, other.values)
+        and one.metadata == other.metadata
+    )
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_small_batches_survive_a_loss_of_power(disk, tmp_path, monkeypatch, read_only):
+    monkeypatch.setattr(journal, "MOST", 6000)  # so that it fills, and is settled, several times
+    assert all(survivors(disk, tmp_path, read_only))
+
+
+def test_a_store_that_forgets_to_keep_small_batches_is_caught(disk, tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "keep", lambda *given: None)
+    assert not all(survivors(disk, tmp_path, False))
+
+
+def test_a_store_that_never_puts_back_what_it_kept_is_caught(disk, tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "is_lost", lambda *given: False)
+    assert not all(survivors(disk, tmp_path, False))
+
+
+def test_a_closed_store_keeps_nothing_in_its_journal(disk, tmp_path):
+    with mnemos.open(tmp_path / "store") as store:
+        store.write(torch.randn(3, 4), torch.arange(3))
+        assert disk.stretches
+    assert not disk.stretches
+    with sqlite3.connect(tmp_path / "store" / "catalogue.sqlite") as database:
+        assert journal.is_empty(database)
+    database.close()

@@ -60,7 +60,19 @@ def m001_create(connection: sqlite3.Connection) -> None:
     )
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_create]
+def m002_journal(connection: sqlite3.Connection) -> None:
+    """Rows of small batches, whose segment need not be synced before the commit."""
+    connection.execute(
+        """CREATE TABLE journal (
+            segment INTEGER NOT NULL,
+            row INTEGER NOT NULL,              -- the first one's position in the segment
+            count INTEGER NOT NULL,
+            content BLOB NOT NULL              -- the columns of these rows, one after the other
+        )"""
+    )
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_create, m002_journal]
 FORMAT = len(MIGRATIONS)
 
 

@@ -5,9 +5,9 @@
     1.00000007.index      an approximate index: a cache
 
 A write appends rows, syncs them, and then commits them to the catalogue, so a committed row is always
-complete. An overwrite appends a new row and declares the old one dead. A crash leaves rows that nobody
-committed, which the next write overwrites, or files that nobody committed, which the next opening for
-writing removes.
+complete; few rows are kept in the catalogue's journal instead, and synced later. An overwrite appends a
+new row and declares the old one dead. A crash leaves rows that nobody committed, which the next write
+overwrites, or files that nobody committed, which the next opening for writing removes.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnemos.retention.policy import Policy, order_of_departure
-from mnemos.stores import arguments, maintenance
+from mnemos.stores import arguments, journal, maintenance
 from mnemos.stores.approximate import Indexes
 from mnemos.stores.base import (
     DEFAULT_NAMESPACE,
@@ -35,6 +35,7 @@ from mnemos.stores.base import (
     Records,
     Schema,
     Store,
+    StoreBusyError,
     StoreClosedError,
     StoreDamagedError,
     StoreError,
@@ -88,6 +89,7 @@ class EmbeddedStore(Store):
         self._catalogue = Catalogue(self.path / CATALOGUE, read_only=read_only, busy_seconds=busy_seconds)
         try:
             self._metric, self.fingerprint = self._catalogue.claim(metric, fingerprint)
+            maintenance.heal(self.path, self._catalogue, busy_seconds)
             if not read_only:
                 maintenance.remove_orphans(self.path, self._catalogue, patient=False)
         except BaseException:
@@ -357,10 +359,20 @@ class EmbeddedStore(Store):
                 return
             try:
                 self.flush()
+                self._settle()
             finally:
                 self._closed = True
                 self._catalogue.close()
                 self._directory.parts.clear()  # lets go of the mapped files
+
+    def _settle(self) -> None:
+        """Leaves no rows in the journal, unless another process goes on writing."""
+        if not self._read_only and not journal.is_empty(self._catalogue.connection):
+            with (
+                contextlib.suppress(StoreBusyError),
+                self._catalogue.transaction(patient=False) as database,
+            ):
+                journal.settle(self.path, database)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mnemos.stores import journal
 from mnemos.stores.base import StoreBusyError, StoreDamagedError, StoreError
 from mnemos.stores.catalogue import Catalogue, schema_from_json
 from mnemos.stores.directory import Directory, Part
@@ -22,6 +23,7 @@ from mnemos.stores.segments import (
     create,
     parts,
     segment_path,
+    sync,
     sync_folder,
 )
 from mnemos.stores.writing import append_rows
@@ -70,6 +72,16 @@ def remove_orphans(folder: Path, catalogue: Catalogue, *, patient: bool) -> None
             raise
 
 
+def heal(folder: Path, catalogue: Catalogue, busy_seconds: float) -> None:
+    """Puts back the rows that segments lost when power was cut, also for those who only read."""
+    with catalogue.transaction(write=False) as database:
+        lost = journal.is_lost(folder, database)
+    if lost:
+        healer = Catalogue(catalogue.path, read_only=False, busy_seconds=busy_seconds)
+        with contextlib.closing(healer), healer.transaction() as database:
+            journal.restore(folder, database)
+
+
 def _orphans(folder: Path, database: sqlite3.Connection) -> list[Path]:
     kept = {
         segment_path(folder, number).name for (number,) in database.execute("SELECT number FROM segments")
@@ -89,11 +101,13 @@ def rewrite(directory: Directory, database: sqlite3.Connection) -> bool:
     for number in victims:
         database.execute("DELETE FROM segments WHERE number = ?", (number,))
         database.execute("DELETE FROM dead WHERE segment = ?", (number,))
+        database.execute("DELETE FROM journal WHERE segment = ?", (number,))
     for part in victims.values():
         assert directory.schema is not None
         for piece in parts(part.rows, part.segment.layout.row_bytes):
             alive = piece.start + np.nonzero(part.alive[piece])[0]
             append_rows(directory.folder, database, directory.schema, part.segment.rows(alive))
+    journal.settle(directory.folder, database)
     stale = [id_ for (id_,) in database.execute("SELECT id FROM usage")]
     stale = np.array(stale, np.int64)[directory.places(np.array(stale, np.int64)) < 0].tolist()
     database.executemany("DELETE FROM usage WHERE id = ?", ((id_,) for id_ in stale))
@@ -179,8 +193,10 @@ def _copy_segments(folder: Path, draft: Path, name: str) -> None:
             for piece in parts(rows, layout.row_bytes):
                 header, keys, values = segment.rows(piece)
                 append(segment_path(draft, number), layout, piece.start, Rows(header.copy(), keys, values))
+            sync(segment_path(draft, number))
         with database:
             database.execute("DELETE FROM indexes")  # a cache, which is not copied
+            database.execute("DELETE FROM journal")  # all rows have been synced
 
 
 def bytes_on_disk(folder: Path) -> int:

@@ -71,8 +71,13 @@ class Layout:
         return self.keys_at + _aligned(self.capacity * self.key_bytes)
 
     @property
+    def widths(self) -> tuple[int, int, int]:
+        """Bytes a row takes in each column."""
+        return ROW.itemsize, self.key_bytes, self.value_bytes
+
+    @property
     def row_bytes(self) -> int:
-        return ROW.itemsize + self.key_bytes + self.value_bytes
+        return sum(self.widths)
 
     @property
     def size(self) -> int:
@@ -133,13 +138,18 @@ def create(path: Path, layout: Layout) -> None:
 
 
 def append(path: Path, layout: Layout, start: int, rows: Rows) -> None:
-    """Writes rows from position `start` on, and returns when the disk has them."""
+    """Writes rows from position `start` on. The disk has them only after `sync`."""
     with open(path, "r+b") as file:
         descriptor = file.fileno()
         _write(descriptor, start * ROW.itemsize, torch.from_numpy(rows.header.view(np.uint8)))
         _write(descriptor, layout.keys_at + start * layout.key_bytes, rows.keys)
         _write(descriptor, layout.values_at + start * layout.value_bytes, rows.values)
-        getattr(os, "fdatasync", os.fsync)(descriptor)  # macOS has no fdatasync
+
+
+def sync(path: Path) -> None:
+    """Returns when the disk has all that was written to a segment."""
+    with open(path, "r+b") as file:
+        getattr(os, "fdatasync", os.fsync)(file.fileno())  # macOS has no fdatasync
 
 
 def checksums(rows: Rows) -> UInt32[np.ndarray, " records"]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from mnemos.stores import arguments
+from mnemos.stores import arguments, journal
 from mnemos.stores.base import Metric, Schema
 from mnemos.stores.catalogue import schema_to_json
 from mnemos.stores.directory import ROW_BITS, Directory
@@ -87,11 +87,13 @@ def remove(
 
 
 def append_rows(folder: Path, database: sqlite3.Connection, schema: Schema, rows: Rows) -> None:
-    """Appends rows to the last segment and to new ones, syncs them, and lists them in the catalogue.
+    """Appends rows to the last segment and to new ones, and lists them in the catalogue.
 
-    If the transaction does not commit, the catalogue does not count them, and they are overwritten.
+    Its commit makes them durable: they are synced here, or, if they are few, kept in the journal. If the
+    transaction does not commit, the catalogue does not count them, and they are overwritten.
     """
-    done = 0
+    few = journal.has_room(database, len(rows.header) * Layout(schema, 1).row_bytes)
+    written, done = set(), 0
     while done < len(rows.header):
         number, layout, used = _open_segment(folder, database, schema, len(rows.header) - done)
         count = min(layout.capacity - used, len(rows.header) - done)
@@ -101,8 +103,13 @@ def append_rows(folder: Path, database: sqlite3.Connection, schema: Schema, rows
             piece = Rows(header, rows.keys[chosen], rows.values[chosen])
             header["checksum"] = checksums(piece)
             append(segment_path(folder, number), layout, used + part.start, piece)
+            if few:
+                journal.keep(database, number, used + part.start, piece)
         database.execute("UPDATE segments SET rows = ? WHERE number = ?", (used + count, number))
+        written.add(number)
         done += count
+    if not few:
+        journal.settle(folder, database, written)
 
 
 def _open_segment(
