@@ -133,7 +133,12 @@ def test_the_delta_rule_study_passes_and_repeats_itself() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", studies.names())
-def test_study_passes(name: str) -> None:
-    found = studies.run(name, seed=UNTUNED_SEED)
+def test_study_passes(name: str, tmp_path) -> None:
+    study = studies.load(name)
+    found = study.run(seed=UNTUNED_SEED)
+    if study.draw:
+        from mnemos.report import drawing
+
+        drawing.save(study.figure(found.measured), tmp_path / "figure.png")
     print(json.dumps(found.facts(), allow_nan=False))
     assert found.passed

@@ -41,7 +41,7 @@ UNDATED: dict[str, Any] = {".pdf": {"CreationDate": None}, ".png": None, ".svg":
 
 
 @contextmanager
-def drawing(height: float, columns: int = 1) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+def drawing(height: float | int, columns: int = 1) -> Iterator[tuple[Figure, Sequence[Axes]]]:
     """A figure of the page's width in the page's style, without any global state of pyplot.
 
     Args:
@@ -53,7 +53,7 @@ def drawing(height: float, columns: int = 1) -> Iterator[tuple[Figure, Sequence[
         yield figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def label(axes: Axes, x: float, y: float, text: str, colour: str, raised: float = 0.0) -> Any:
+def label(axes: Axes, x: float | int, y: float | int, text: str, colour: str, raised: float | int = 0) -> Any:
     """A name at the end of a line, in place of a legend; `raised` keeps two apart, in points."""
     return axes.annotate(
         text,

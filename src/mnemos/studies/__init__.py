@@ -12,6 +12,7 @@ __all__ = ["Advance", "Outcome", "Study", "load", "names", "run"]
 _FILES = {
     "delta-rule": "delta_rule",
     "knn-lm": "knn_lm",
+    "linear-associator": "linear_associator",
     "lstm": "lstm",
     "store-faults": "store_faults",
     "transformer-xl": "transformer_xl",
