@@ -9,6 +9,7 @@ import os
 import shutil
 import sqlite3
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ class Disk:
     def __init__(self) -> None:
         self.unsynced: set[str] = set()
         self.stretches: dict[str, list[tuple[int, int]]] = {}  # of pwrite: where, and how many bytes
+        self.before_each_change = lambda: None
         self.commits: list[tuple[str, set[str]]] = []  # the database, and what was unsynced then
 
     def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +52,7 @@ class Disk:
         call = getattr(os, name)
 
         def watched(descriptor, *given):
+            self.before_each_change()
             found = call(descriptor, *given)
             path = os.readlink(f"/proc/self/fd/{descriptor}")
             note(path, stat.S_ISDIR(os.fstat(descriptor).st_mode))
@@ -88,6 +91,7 @@ class Disk:
 
     def _traced(self, address: str, statement: str) -> None:
         if statement.strip().upper().startswith("COMMIT"):
+            self.before_each_change()
             self.commits.append((address, set(self.unsynced)))
 
 
@@ -142,55 +146,71 @@ def test_a_store_that_does_not_sync_is_caught(disk, tmp_path, monkeypatch):
     assert any(path.endswith(".segment") for path in late(disk))
 
 
-def survivors(disk: Disk, folder: Path, read_only: bool) -> list[bool]:
-    """Whether all that was acknowledged is there, for a plug pulled after each of many small changes."""
-    torch.manual_seed(0)
-    held = []
+def changes(store) -> Iterator[None]:
+    """Small changes of every kind, one after the other, the same for every store."""
+    draw = torch.Generator().manual_seed(0)
+    for turn in range(9):
+        keys = torch.randn(1 + 19 * turn, 9, generator=draw).half()  # columns that end anywhere
+        ids = store.write(keys, keys[:, :3] + 1, metadata=[{"turn": turn}] * len(keys))
+        yield
+        store.update(ids[:1], values=keys[:1, :3] - 7)
+        yield
+        if turn % 3 == 2:
+            store.delete(ids[-2:])
+            yield
+        if turn == 5:
+            store.compact()
+            yield
+
+
+def survivals(disk: Disk, folder: Path, read_only: bool) -> list[bool]:
+    """For a plug pulled before every single thing that a change does: is all there, the change or nothing
+    of it?"""
+    remains: list[int] = []  # how many changes had been acknowledged
+
+    def pull() -> None:
+        disk.before_each_change = lambda: None
+        disk.pull_the_plug(folder / "store", folder / f"remains-{len(remains)}")
+        remains.append(len(acknowledged) - 1)
+        disk.before_each_change = pull
+
     with mnemos.open(folder / "store") as store, mnemos.open(":memory:") as model:
-        for turn in range(24):
-            keys = torch.randn(1 + 19 * turn, 9).half()  # columns that end anywhere
-            for one in (store, model):
-                ids = one.write(keys, keys[:, :3] + 1, metadata=[{"turn": turn}] * len(keys))
-                one.update(ids[:1], values=keys[:1, :3] - 7)
-                if turn % 3 == 2:
-                    one.delete(ids[-2:])
-                if turn == 17:
-                    one.compact()
-            disk.pull_the_plug(folder / "store", folder / f"remains-{turn}")
-            try:
-                with mnemos.open(folder / f"remains-{turn}", read_only=read_only) as found:
-                    held.append(not found.verify() and same(found, model))
-            except mnemos.StoreError:
-                held.append(False)
-    return held
+        acknowledged = [everything(model)]
+        for _ in zip(changes(model), changes(store), strict=True):
+            acknowledged.append(everything(model))
+            pull()
+    disk.before_each_change = lambda: None
+    found = []
+    for number, done in enumerate(remains):
+        try:
+            with mnemos.open(folder / f"remains-{number}", read_only=read_only) as left:
+                found.append(not left.verify() and everything(left) in acknowledged[done : done + 2])
+        except mnemos.StoreError:
+            found.append(False)
+    return found
 
 
-def same(found, model) -> bool:
-    ids = model.ids()
-    if not torch.equal(found.ids(), ids):
-        return False
-    one, other = found.get(ids), model.get(ids)
-    return (
-        torch.equal(one.keys, other.keys)
-        and torch.equal(one.values, other.values)
-        and one.metadata == other.metadata
-    )
+def everything(store) -> list[list]:
+    """Bit for bit, and comparable."""
+    records = store.get(store.ids())
+    bits = [column.contiguous().view(torch.uint8).tolist() for column in (records.keys, records.values)]
+    return [records.ids.tolist(), *(bits if len(records.ids) else []), records.metadata]
 
 
 @pytest.mark.parametrize("read_only", [False, True])
 def test_small_batches_survive_a_loss_of_power(disk, tmp_path, monkeypatch, read_only):
     monkeypatch.setattr(journal, "MOST", 6000)  # so that it fills, and is settled, several times
-    assert all(survivors(disk, tmp_path, read_only))
+    assert all(survivals(disk, tmp_path, read_only))
 
 
 def test_a_store_that_forgets_to_keep_small_batches_is_caught(disk, tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "keep", lambda *given: None)
-    assert not all(survivors(disk, tmp_path, False))
+    assert not all(survivals(disk, tmp_path, False))
 
 
 def test_a_store_that_never_puts_back_what_it_kept_is_caught(disk, tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "is_lost", lambda *given: False)
-    assert not all(survivors(disk, tmp_path, False))
+    assert not all(survivals(disk, tmp_path, False))
 
 
 def test_a_closed_store_keeps_nothing_in_its_journal(disk, tmp_path):
