@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from mnemos.retention.redundancy import distance_to_later
+
 
 class Usage(NamedTuple):
     """What is known of each record; the trailing axis is the record. Times are in the owner's clock."""
@@ -130,26 +132,8 @@ def most_redundant() -> Policy:
 
 def _by_distance_to_later(usage: Usage, keys: Tensor, now: float | Tensor) -> tuple[Tensor, ...]:
     order = usage.ids.argsort(dim=-1)
-    by_age = keys.gather(-2, order.unsqueeze(-1).expand_as(keys)).double()
-    return (_distance_to_later(by_age).gather(-1, order.argsort(dim=-1)),)
-
-
-def _distance_to_later(keys: Tensor, block: int = 256) -> Tensor:
-    """For each key the distance to the nearest one after it, a block of rows at a time."""
-    halves = keys.square().sum(dim=-1, keepdim=True).mT / 2
-    distances = [keys.new_zeros(*keys.shape[:-2], 0)]
-    for start in range(0, keys.shape[-2], block):
-        rows, later = keys[..., start : start + block, :], keys[..., start:, :]
-        # |l - r|²/2 but for |r|²/2, which is the same for the whole row.
-        closeness = halves[..., start:] - rows @ later.mT
-        within = closeness[..., : rows.shape[-2]]
-        within.masked_fill_(torch.ones_like(within, dtype=torch.bool).tril(), torch.inf)
-        nearest = closeness.argmin(dim=-1, keepdim=True)
-        # Products round, which would set exact duplicates apart: so the distance itself is taken directly.
-        distances.append((rows - later.gather(-2, nearest.expand_as(rows))).norm(dim=-1))
-    distance = torch.cat(distances, dim=-1)
-    last = torch.arange(keys.shape[-2], device=keys.device) == keys.shape[-2] - 1
-    return distance.masked_fill(last, torch.inf)
+    by_age = keys.gather(-2, order.unsqueeze(-1).expand_as(keys))
+    return (distance_to_later(by_age).gather(-1, order.argsort(dim=-1)),)
 
 
 def reservoir(seed: int) -> Policy:
