@@ -16,7 +16,7 @@ import mnemos.testing
 SOURCE = Path(mnemos.__file__).parent
 
 # What a part may import of mnemos, beside itself.
-FOUNDATION = {"tree", "ops", "retention", "stores", "memories", "snapshot"}
+FOUNDATION = {"tree", "ops", "retention", "stores", "memories", "snapshot", "sparse_optimizer"}
 NETWORKS = FOUNDATION | {"tasks", "models", "training"}
 ALLOWED = {
     "tree": set(),
@@ -24,6 +24,7 @@ ALLOWED = {
     "retention": set(),
     "stores": {"retention"},
     "memories": {"tree", "ops", "retention", "stores"},
+    "sparse_optimizer": {"stores"},
     "snapshot": {"tree", "retention", "memories"},
     "testing": FOUNDATION,
     "tasks": set(),

@@ -70,7 +70,9 @@ def _adam(
     betas: tuple[float, float],
     epsilon: float,
 ) -> tuple[Tensor, Moments]:
-    mean = betas[0] * moments[0] + (1 - betas[0]) * gradients  # m
-    square = betas[1] * moments[1] + (1 - betas[1]) * gradients.square()  # v
-    deviation = (square / (1 - betas[1] ** steps)).sqrt() + epsilon
-    return rows - learning_rate * mean / (1 - betas[0] ** steps) / deviation, (mean, square)
+    mean = moments[0].lerp(gradients, 1 - betas[0])  # m
+    square = (betas[1] * moments[1]).addcmul_(gradients, gradients, value=1 - betas[1])  # v
+    # The bias corrections are one number for each row: taken out of the division, they cost nothing.
+    correction = (1 - betas[1] ** steps).sqrt()
+    length = -learning_rate * correction / (1 - betas[0] ** steps)
+    return rows.addcdiv(length * mean, square.sqrt().add_(epsilon * correction)), (mean, square)
