@@ -345,3 +345,20 @@ def test_an_encoder_learns_which_record_to_choose(estimator: str) -> None:
             loss.mean().backward()
             descent.step()
         assert torch.equal(rows.read(encoder(symbols), k=1).values.argmax(-1).squeeze(1), wanted)
+
+
+def test_rows_gathered_by_id_are_trained_like_rows_found(store: Store) -> None:
+    ids, _, values = fill(store)
+    rows = TrainableRows(store, values=sgd(0.5))
+    asked = ids[[3, 1, 3]]
+    gathered = rows.gather(asked)
+    torch.testing.assert_close(gathered, values[[3, 1, 3]])
+    gathered.sum().backward()
+    assert rows.step() == 2
+    expected = values.clone()
+    expected[3] -= 0.5 * 2  # asked for twice
+    expected[1] -= 0.5
+    torch.testing.assert_close(store.gather(ids)[1], expected)
+    assert store.get(ids).usage.times_read.tolist() == [0] * 12
+    with pytest.raises(KeyError):
+        rows.gather(torch.tensor([10_000]))

@@ -71,17 +71,20 @@ class TrainableRows:
             nothing = queries.new_zeros(*hits.ids.shape, queries.shape[1])
             return Retrieved(hits.ids, hits.scores, nothing, hits.values)
         ids, place = hits.ids[found].unique(return_inverse=True)
-        stored_keys, stored_values = self.store.gather(ids)
-        leaves = {
-            "keys": _leaf(stored_keys, self.optimizers["keys"], "keys"),
-            "values": _leaf(stored_values, self.optimizers["values"], "values"),
-        }
-        if torch.is_grad_enabled() and any(self.optimizers.values()):
-            self._read.append((ids, leaves))
+        leaves = self._leaves(ids)
         places = torch.full_like(hits.ids, len(ids)).masked_scatter(found, place)  # absent: one past the end
         keys, values = (_spread(leaves[name], places, queries) for name in ("keys", "values"))
         scores = _scores(self.store.schema.metric, queries, keys, hits.scores.to(queries.device))
         return Retrieved(hits.ids, scores, keys, values)
+
+    def gather(self, ids: Int[Tensor, " rows"]) -> Shaped[Tensor, "rows *value"]:
+        """The values of the records with these ids, with gradients. It does not count as a read.
+
+        Raises:
+            KeyError: there is no such record.
+        """
+        distinct, place = ids.unique(return_inverse=True)
+        return self._leaves(distinct)["values"][place]
 
     def step(self) -> int:
         """Moves the rows read since the last step, in one transaction, and returns how many.
@@ -133,6 +136,14 @@ class TrainableRows:
             if given != expected:
                 raise ValueError(f"the state of {name} is of {given}, and {name} are trained by {expected}")
         self._pasts = {name: _Past(state[name]) for name in self._pasts}
+
+    def _leaves(self, ids: Tensor) -> dict[str, Tensor]:
+        """Keys and values of distinct records, remembered until the next step if they are to be trained."""
+        stored = dict(zip(("keys", "values"), self.store.gather(ids), strict=True))
+        leaves = {name: _leaf(rows, self.optimizers[name], name) for name, rows in stored.items()}
+        if torch.is_grad_enabled() and any(self.optimizers.values()):
+            self._read.append((ids, leaves))
+        return leaves
 
     def _moved(
         self, name: str, ids: Tensor, stored: Tensor, gradients: Tensor
