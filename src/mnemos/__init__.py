@@ -1,7 +1,7 @@
 """Long-term memory for neural networks, in PyTorch."""
 
 from mnemos import retention
-from mnemos.memories import DeltaRule, KeyValue, LinearAssociator, Recurrent, SegmentAttention
+from mnemos.memories import DeltaRule, KeyValue, LinearAssociator, ProductKey, Recurrent, SegmentAttention
 from mnemos.memories.base import AddressableMemory, Memory, Reading
 from mnemos.snapshot import SnapshotError, load, save
 from mnemos.stores import (
@@ -33,6 +33,7 @@ __all__ = [
     "KeyValue",
     "LinearAssociator",
     "Memory",
+    "ProductKey",
     "Reading",
     "Records",
     "Recurrent",

@@ -4,8 +4,10 @@ from mnemos.memories.base import AddressableMemory, Memory, Reading
 from mnemos.memories.delta_rule import DeltaRule, DeltaRuleState
 from mnemos.memories.key_value import KeyValue, KeyValueState
 from mnemos.memories.linear_associator import LinearAssociator, LinearAssociatorState
+from mnemos.memories.product_key import ProductKey, ProductKeyState, SiluGate
 from mnemos.memories.recurrent import GRUState, LSTMState, Recurrent, RNNState
 from mnemos.memories.segment_attention import SegmentAttention, SegmentAttentionState
+from mnemos.memories.value_table import StoredValues, Values, ValueTable
 
 __all__ = [
     "AddressableMemory",
@@ -18,9 +20,15 @@ __all__ = [
     "LinearAssociator",
     "LinearAssociatorState",
     "Memory",
+    "ProductKey",
+    "ProductKeyState",
     "RNNState",
     "Reading",
     "Recurrent",
     "SegmentAttention",
     "SegmentAttentionState",
+    "SiluGate",
+    "StoredValues",
+    "ValueTable",
+    "Values",
 ]

@@ -2,7 +2,15 @@
 
 from collections.abc import Callable
 
-from mnemos.memories import DeltaRule, KeyValue, LinearAssociator, Recurrent, SegmentAttention
+from mnemos.memories import (
+    DeltaRule,
+    KeyValue,
+    LinearAssociator,
+    ProductKey,
+    Recurrent,
+    SegmentAttention,
+    SiluGate,
+)
 from mnemos.memories.base import Memory
 from mnemos.memories.linear_associator import delta, pseudo_inverse
 from mnemos.retention import least_often_used, least_recently_used
@@ -17,6 +25,10 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "LinearAssociator": lambda: LinearAssociator(4),
         "LinearAssociator/delta": lambda: LinearAssociator(4, 3, delta()),
         "LinearAssociator/pseudo_inverse": lambda: LinearAssociator(4, 3, pseudo_inverse()),
+        "ProductKey": lambda: ProductKey(4, 5, 3, heads=2, top_k=7, key_size=6),
+        "ProductKey/gated": lambda: ProductKey(
+            4, 4, 3, heads=2, top_k=2, key_size=8, gate=SiluGate(4, 3, 5), count_usage=False
+        ),
         "Recurrent": lambda: Recurrent(4, 5),
         "Recurrent/gru": lambda: Recurrent(4, 5, cell="gru", longest_dependency=20),
         "Recurrent/rnn": lambda: Recurrent(4, 5, cell="rnn"),

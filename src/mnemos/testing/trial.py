@@ -106,7 +106,8 @@ def trial(
     gradients = torch.autograd.grad(
         projection, list(wanted.values()), allow_unused=True, materialize_grads=True
     )
-    return Run(outputs.detach(), detach(after), dict(zip(wanted, gradients, strict=True)))
+    whole = (gradient.to_dense() for gradient in gradients)  # that of a table may be sparse
+    return Run(outputs.detach(), detach(after), dict(zip(wanted, whole, strict=True)))
 
 
 def random_projection(results: Sequence[Tensor]) -> Tensor:
