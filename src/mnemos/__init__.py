@@ -2,6 +2,7 @@
 
 from mnemos import retention
 from mnemos.memories import DeltaRule, KeyValue, LinearAssociator, ProductKey, Recurrent, SegmentAttention
+from mnemos.memories import DeltaRule, Engram, KeyValue, LinearAssociator, Recurrent, SegmentAttention
 from mnemos.memories.base import AddressableMemory, Memory, Reading
 from mnemos.snapshot import SnapshotError, load, save
 from mnemos.stores import (
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AddressableMemory",
     "DeltaRule",
+    "Engram",
     "Hits",
     "KeyValue",
     "LinearAssociator",

@@ -11,8 +11,13 @@ from mnemos.memories import (
     SegmentAttention,
     SiluGate,
 )
+from torch import nn
+
+from mnemos.memories import DeltaRule, Engram, KeyValue, LinearAssociator, Recurrent, SegmentAttention
 from mnemos.memories.base import Memory
+from mnemos.memories.engram import NGramHash
 from mnemos.memories.linear_associator import delta, pseudo_inverse
+from mnemos.ops.ngram import sign_codes
 from mnemos.retention import least_often_used, least_recently_used
 
 
@@ -20,6 +25,7 @@ def examples() -> dict[str, Callable[[], Memory]]:
     """A constructor of a small instance by class name; variants as "Class/variant"."""
     return {
         "DeltaRule": lambda: DeltaRule(4, 5, heads=2, key_size=3, value_size=2, chunk_size=4),
+        "Engram": lambda: _engram(NGramHash(rows=11, orders=(1, 3), heads=2), kernel_size=3),
         "KeyValue": lambda: KeyValue(4, 3, 5, slots=3, policy=least_recently_used()),
         "KeyValue/top_k": lambda: KeyValue(4, 3, 5, slots=6, policy=least_often_used(), top_k=2),
         "LinearAssociator": lambda: LinearAssociator(4),
@@ -34,3 +40,7 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "Recurrent/rnn": lambda: Recurrent(4, 5, cell="rnn"),
         "SegmentAttention": lambda: SegmentAttention(4, 5, window=3, heads=2),
     }
+
+
+def _engram(hashing: NGramHash, kernel_size: int) -> Engram:
+    return Engram(4, hashing, nn.Embedding(hashing.table_rows, 3), kernel_size, sign_codes)
