@@ -19,9 +19,9 @@ CONTROL_KILLS = 200  # at most: one in ten or so finds the fault
 
 
 def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
-    report = _killed(mnemos.open, 1000 if full else 200, seed, between(advance, 0, 0.7))
+    report = _killed(mnemos.open, 1000 if full else 200, seed, between(advance, 0.0, 0.7))
     early = _caught_after(open_early, "lost", seed, between(advance, 0.7, 0.85))
-    piecemeal = _caught_after(open_piecemeal, "partial", seed, between(advance, 0.85, 1))
+    piecemeal = _caught_after(open_piecemeal, "partial", seed, between(advance, 0.85, 1.0))
     return {
         "kills": report.kills,
         "kills_within_an_operation": report.in_flight,
