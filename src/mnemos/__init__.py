@@ -1,8 +1,17 @@
 """Long-term memory for neural networks, in PyTorch."""
 
 from mnemos import retention
-from mnemos.memories import DeltaRule, KeyValue, LinearAssociator, ProductKey, Recurrent, SegmentAttention
-from mnemos.memories import DeltaRule, Engram, KeyValue, LinearAssociator, Recurrent, SegmentAttention
+from mnemos.memories import (
+    DeltaRule,
+    DenseHopfield,
+    Hopfield,
+    KeyValue,
+    LinearAssociator,
+    ModernHopfield,
+    ProductKey,
+    Recurrent,
+    SegmentAttention,
+)
 from mnemos.memories.base import AddressableMemory, Memory, Reading
 from mnemos.snapshot import SnapshotError, load, save
 from mnemos.stores import (
@@ -30,11 +39,14 @@ __version__ = "0.1.0"
 __all__ = [
     "AddressableMemory",
     "DeltaRule",
+    "DenseHopfield",
     "Engram",
     "Hits",
+    "Hopfield",
     "KeyValue",
     "LinearAssociator",
     "Memory",
+    "ModernHopfield",
     "ProductKey",
     "Reading",
     "Records",

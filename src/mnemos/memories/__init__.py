@@ -2,11 +2,14 @@
 
 from mnemos.memories.base import AddressableMemory, Memory, Reading
 from mnemos.memories.delta_rule import DeltaRule, DeltaRuleState
+from mnemos.memories.dense_hopfield import DenseHopfield, DenseHopfieldState
 from mnemos.memories.engram import Engram, EngramState, NGramHash
+from mnemos.memories.hopfield import Hopfield, HopfieldState
 from mnemos.memories.key_value import KeyValue, KeyValueState
 from mnemos.memories.linear_associator import LinearAssociator, LinearAssociatorState
-from mnemos.memories.product_key import ProductKey, ProductKeyState, SiluGate
 from mnemos.memories.mapped_table import MappedTable
+from mnemos.memories.modern_hopfield import ModernHopfield, ModernHopfieldState
+from mnemos.memories.product_key import ProductKey, ProductKeyState, SiluGate
 from mnemos.memories.recurrent import GRUState, LSTMState, Recurrent, RNNState
 from mnemos.memories.segment_attention import SegmentAttention, SegmentAttentionState
 from mnemos.memories.value_table import StoredValues, Values, ValueTable
@@ -15,9 +18,13 @@ __all__ = [
     "AddressableMemory",
     "DeltaRule",
     "DeltaRuleState",
+    "DenseHopfield",
+    "DenseHopfieldState",
     "Engram",
     "EngramState",
     "GRUState",
+    "Hopfield",
+    "HopfieldState",
     "KeyValue",
     "KeyValueState",
     "LSTMState",
@@ -25,9 +32,11 @@ __all__ = [
     "LinearAssociatorState",
     "MappedTable",
     "Memory",
+    "ModernHopfield",
+    "ModernHopfieldState",
+    "NGramHash",
     "ProductKey",
     "ProductKeyState",
-    "NGramHash",
     "RNNState",
     "Reading",
     "Recurrent",

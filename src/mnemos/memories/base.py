@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mnemos.tree import tensors
+from mnemos.tree import reset_rows, tensors, where_rows
 
 
 class Reading(NamedTuple):
@@ -122,8 +122,30 @@ class AddressableMemory(Memory):
         state = memory.write(memory.touch(state, reading), keys, values, strength=strength)
 
     `project`, `emit` and `touch` are the identity here; a memory with learned projections, or one that
-    counts its reads, has its own.
+    counts its reads, has its own. So has a memory with a faster `forward` than this one, step by step.
     """
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "batch time input"],
+        state: Any = None,
+        *,
+        mask: Bool[Tensor, "batch time"] | None = None,
+        reset: Bool[Tensor, "batch time"] | None = None,
+    ) -> tuple[Float[Tensor, "batch time output"], Any]:
+        state, real, fresh = self.begin(inputs, state, mask, reset)
+        inputs = inputs.masked_fill(~real.unsqueeze(-1), 0)  # padding may hold anything, NaN included
+        outputs, initial = [], self.initial_state(1)
+        for step, known, starts in zip(inputs.unbind(1), real.unbind(1), fresh.unbind(1), strict=True):
+            state = state if reset is None else reset_rows(state, starts, initial)
+            queries, keys, values, strength = self.project(step.unsqueeze(1))
+            reading = self.read(state, queries)
+            outputs.append(self.emit(reading.values))
+            after = self.write(self.touch(state, reading), keys, values, strength=strength)
+            state = after if mask is None else where_rows(known, after, state)
+        if not outputs:
+            return inputs.new_zeros(*inputs.shape[:2], self.output_size), state
+        return torch.cat(outputs, dim=1).masked_fill(~real.unsqueeze(-1), 0), state
 
     def project(
         self, inputs: Float[Tensor, "batch time input"]

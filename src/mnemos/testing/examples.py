@@ -1,22 +1,27 @@
 """A small instance of every memory, for the laws and whatever else must hold for all of them."""
 
 from collections.abc import Callable
+from functools import partial
+
+from torch import nn
 
 from mnemos.memories import (
     DeltaRule,
+    DenseHopfield,
+    Engram,
+    Hopfield,
     KeyValue,
     LinearAssociator,
+    ModernHopfield,
     ProductKey,
     Recurrent,
     SegmentAttention,
     SiluGate,
 )
-from torch import nn
-
-from mnemos.memories import DeltaRule, Engram, KeyValue, LinearAssociator, Recurrent, SegmentAttention
 from mnemos.memories.base import Memory
 from mnemos.memories.engram import NGramHash
 from mnemos.memories.linear_associator import delta, pseudo_inverse
+from mnemos.ops import hopfield
 from mnemos.ops.ngram import sign_codes
 from mnemos.retention import least_often_used, least_recently_used
 
@@ -26,6 +31,13 @@ def examples() -> dict[str, Callable[[], Memory]]:
     return {
         "DeltaRule": lambda: DeltaRule(4, 5, heads=2, key_size=3, value_size=2, chunk_size=4),
         "Engram": lambda: _engram(NGramHash(rows=11, orders=(1, 3), heads=2), kernel_size=3),
+        "DenseHopfield": lambda: DenseHopfield(3, slots=4, sweeps=2),
+        "DenseHopfield/polynomial": lambda: DenseHopfield(
+            3, 3, partial(hopfield.polynomial, degree=3), sweeps=1
+        ),
+        "Hopfield": lambda: Hopfield(4, sweeps=2),
+        "Hopfield/pseudo_inverse": lambda: Hopfield(5, hopfield.pseudo_inverse, sweeps=1, decay=0.2),
+        "Hopfield/storkey": lambda: Hopfield(4, hopfield.storkey, hopfield.synchronous, sweeps=2),
         "KeyValue": lambda: KeyValue(4, 3, 5, slots=3, policy=least_recently_used()),
         "KeyValue/top_k": lambda: KeyValue(4, 3, 5, slots=6, policy=least_often_used(), top_k=2),
         "LinearAssociator": lambda: LinearAssociator(4),
@@ -35,6 +47,8 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "ProductKey/gated": lambda: ProductKey(
             4, 4, 3, heads=2, top_k=2, key_size=8, gate=SiluGate(4, 3, 5), count_usage=False
         ),
+        "ModernHopfield": lambda: ModernHopfield(4, slots=3),
+        "ModernHopfield/steps": lambda: ModernHopfield(3, slots=6, inverse_temperature=2.0, steps=3),
         "Recurrent": lambda: Recurrent(4, 5),
         "Recurrent/gru": lambda: Recurrent(4, 5, cell="gru", longest_dependency=20),
         "Recurrent/rnn": lambda: Recurrent(4, 5, cell="rnn"),
