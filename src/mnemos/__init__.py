@@ -11,6 +11,7 @@ from mnemos.memories import (
     ProductKey,
     Recurrent,
     SegmentAttention,
+    SparseDistributed,
 )
 from mnemos.memories.base import AddressableMemory, Memory, Reading
 from mnemos.snapshot import SnapshotError, load, save
@@ -53,6 +54,7 @@ __all__ = [
     "Recurrent",
     "SegmentAttention",
     "SnapshotError",
+    "SparseDistributed",
     "Store",
     "StoreBusyError",
     "StoreClosedError",

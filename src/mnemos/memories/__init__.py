@@ -12,6 +12,7 @@ from mnemos.memories.modern_hopfield import ModernHopfield, ModernHopfieldState
 from mnemos.memories.product_key import ProductKey, ProductKeyState, SiluGate
 from mnemos.memories.recurrent import GRUState, LSTMState, Recurrent, RNNState
 from mnemos.memories.segment_attention import SegmentAttention, SegmentAttentionState
+from mnemos.memories.sparse_distributed import SparseDistributed, SparseDistributedState
 from mnemos.memories.value_table import StoredValues, Values, ValueTable
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
     "SegmentAttention",
     "SegmentAttentionState",
     "SiluGate",
+    "SparseDistributed",
+    "SparseDistributedState",
     "StoredValues",
     "ValueTable",
     "Values",

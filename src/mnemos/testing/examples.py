@@ -17,6 +17,7 @@ from mnemos.memories import (
     Recurrent,
     SegmentAttention,
     SiluGate,
+    SparseDistributed,
 )
 from mnemos.memories.base import Memory
 from mnemos.memories.engram import NGramHash
@@ -53,6 +54,8 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "Recurrent/gru": lambda: Recurrent(4, 5, cell="gru", longest_dependency=20),
         "Recurrent/rnn": lambda: Recurrent(4, 5, cell="rnn"),
         "SegmentAttention": lambda: SegmentAttention(4, 5, window=3, heads=2),
+        "SparseDistributed": lambda: SparseDistributed(6, locations=20, radius=2, counter_bits=3),
+        "SparseDistributed/pairs": lambda: SparseDistributed(6, 3, locations=20, radius=2, counter_bits=9),
     }
 
 
