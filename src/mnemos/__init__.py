@@ -4,6 +4,7 @@ from mnemos import retention
 from mnemos.memories import (
     DeltaRule,
     DenseHopfield,
+    Engram,
     Hopfield,
     KeyValue,
     LinearAssociator,
