@@ -54,7 +54,7 @@ def _killed(open_store: Any, kills: int, seed: int, advance: Advance) -> CrashRe
         return kill_again_and_again(open_store, Path(folder) / "store", kills, seed, watch)
 
 
-def _caught_after(open_store: Any, fault: str, seed: int, advance: Advance) -> float:
+def _caught_after(open_store: Any, fault: str, seed: int, advance: Advance) -> int | float:
     """How many kills it took to find the fault, in rounds of ten; infinite if they did not."""
     for done in range(0, CONTROL_KILLS, 10):
         report = _killed(open_store, 10, seed + done, silent)
