@@ -2,6 +2,7 @@
 
 from mnemos import retention
 from mnemos.memories import (
+    ContinuousSparseDistributed,
     DeltaRule,
     DenseHopfield,
     Engram,
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AddressableMemory",
+    "ContinuousSparseDistributed",
     "DeltaRule",
     "DenseHopfield",
     "Engram",

@@ -1,6 +1,10 @@
 """The memories: one published system per file."""
 
 from mnemos.memories.base import AddressableMemory, Memory, Reading
+from mnemos.memories.continuous_sparse_distributed import (
+    ContinuousSparseDistributed,
+    ContinuousSparseDistributedState,
+)
 from mnemos.memories.delta_rule import DeltaRule, DeltaRuleState
 from mnemos.memories.dense_hopfield import DenseHopfield, DenseHopfieldState
 from mnemos.memories.engram import Engram, EngramState, NGramHash
@@ -17,6 +21,8 @@ from mnemos.memories.value_table import StoredValues, Values, ValueTable
 
 __all__ = [
     "AddressableMemory",
+    "ContinuousSparseDistributed",
+    "ContinuousSparseDistributedState",
     "DeltaRule",
     "DeltaRuleState",
     "DenseHopfield",

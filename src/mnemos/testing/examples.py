@@ -6,6 +6,7 @@ from functools import partial
 from torch import nn
 
 from mnemos.memories import (
+    ContinuousSparseDistributed,
     DeltaRule,
     DenseHopfield,
     Engram,
@@ -30,6 +31,10 @@ from mnemos.retention import least_often_used, least_recently_used
 def examples() -> dict[str, Callable[[], Memory]]:
     """A constructor of a small instance by class name; variants as "Class/variant"."""
     return {
+        "ContinuousSparseDistributed": lambda: ContinuousSparseDistributed(
+            4, locations=9, top_k=3, chunk_size=4
+        ),
+        "ContinuousSparseDistributed/pairs": lambda: ContinuousSparseDistributed(3, 2, locations=5, top_k=4),
         "DeltaRule": lambda: DeltaRule(4, 5, heads=2, key_size=3, value_size=2, chunk_size=4),
         "Engram": lambda: _engram(NGramHash(rows=11, orders=(1, 3), heads=2), kernel_size=3),
         "DenseHopfield": lambda: DenseHopfield(3, slots=4, sweeps=2),
