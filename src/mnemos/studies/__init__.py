@@ -14,6 +14,7 @@ _FILES = {
     "knn-lm": "knn_lm",
     "linear-associator": "linear_associator",
     "lstm": "lstm",
+    "sdm": "sdm",
     "store-faults": "store_faults",
     "transformer-xl": "transformer_xl",
 }
