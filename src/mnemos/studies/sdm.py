@@ -121,9 +121,11 @@ def _converged(
 def _crossing(found: Mapping[str, float]) -> float:
     """The distance from which half of the probes find their word, between two measured ones."""
     points = [(float(distance), share) for distance, share in found.items()]
+    if points[0][1] < 0.5:
+        return points[0][0]
     for (near, above), (far, below) in pairwise(points):
         if below < 0.5:
-            return near + (far - near) * (above - 0.5) / (above - below) if above > below else near
+            return near + (far - near) * (above - 0.5) / (above - below)
     return points[-1][0]
 
 
