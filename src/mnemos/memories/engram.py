@@ -71,7 +71,7 @@ class Engram(Memory):
     """Looks up what the last tokens stand for, and lets the hidden state decide how much of it counts.
 
     Cheng et al. 2026, "Conditional Memory via Scalable Lookup: A New Axis of Sparsity for Large Language
-    Models", section 2. The last two and the last three tokens are hashed to rows of a table, 8 for each; side
+    Models". The last two and the last three tokens are hashed to rows of a table, 8 for each; side
     by side they are the embedding e_t of the n-gram. With h_t the input,
 
         k_t = W_K e_t,  v_t = W_V e_t,  α_t = σ(RMSNorm(h_t) · RMSNorm(k_t) / √d),  u_t = α_t v_t
@@ -81,11 +81,11 @@ class Engram(Memory):
     which begins as zero. Adding y_t to h_t is left to the network around. The published code's gate has a
     signed square root in it, which the paper has not; nor has this.
 
-    What is remembered are parameters: the table. It is trained as a whole by `nn.Embedding`, row by row with
-    `sparse=True` (then by an optimiser for sparse gradients), and read from its file by `MappedTable`. Rows
-    had best begin at zero: an n-gram that was never trained then adds nothing. The paper trains the table
-    with five times the learning rate of the rest, and without weight decay. Its use is not counted in the
-    state, which would have to be as large: `rows` tells it from the text alone.
+    What is remembered are parameters: the table. It is trained as a whole in an `nn.Embedding`, row by row
+    with `sparse=True` and `mnemos.sparse_optimizer.SparseOptimizer`, and read from its file by a
+    `MappedTable`. Rows had best begin at zero: an n-gram that was never trained then adds nothing. The paper
+    trains the table with five times the learning rate of the rest, and without weight decay. Its use is not
+    counted in the state, which would have to be as large: `rows` tells it from the text alone.
 
     An n-gram is one of tokens, which hidden states do not tell: `forward` takes them beside the inputs, as
     `tokens`. Ids that say the same had best be made one before (`ops.ngram.canonical_ids`). Where there are
@@ -187,7 +187,7 @@ class Engram(Memory):
     def _gated(
         self, inputs: Float[Tensor, "batch time input"], suffixes: Int[Tensor, "batch time history"]
     ) -> Float[Tensor, "batch time input"]:
-        """u_t = α_t v_t, equations 4 and 5."""
+        """u_t = α_t v_t."""
         dtype = self._origin.dtype  # also where autocast would have another
         embedded = self.table(self._find(suffixes)).flatten(2).to(dtype)
         match = self.input_norm(inputs.to(dtype)) * self.key_norm(self.key(embedded).to(dtype))

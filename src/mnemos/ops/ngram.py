@@ -1,6 +1,6 @@
 """The address of an n-gram: the last n tokens, hashed to a row of each of several tables.
 
-Cheng et al. 2026, "Conditional Memory via Scalable Lookup" (Engram), section 2.2. What a token is, is said by
+Cheng et al. 2026, "Conditional Memory via Scalable Lookup" (Engram). What a token is, is said by
 an integer; `canonical_ids` gives one integer to all spellings of a word, `sign_codes` makes one out of a
 vector where there are no tokens.
 """
@@ -66,7 +66,7 @@ def sign_codes(inputs: Float[Tensor, "batch time input"], bits: int = 16) -> Int
 def canonical_ids(texts: Sequence[str]) -> Int[Tensor, " vocabulary"]:
     """One id for all tokens of a vocabulary that say the same: `tokens = canonical_ids(texts)[tokens]`.
 
-    Case, accents, compatibility forms (NFKC) and white space around a token make no difference, section 2.2.
+    Case, accents, compatibility forms (NFKC) and white space around a token make no difference.
     A token of white space only stays one; a piece of a character, which is no text, stays itself.
 
     Args:

@@ -37,6 +37,7 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "ContinuousSparseDistributed/pairs": lambda: ContinuousSparseDistributed(3, 2, locations=5, top_k=4),
         "DeltaRule": lambda: DeltaRule(4, 5, heads=2, key_size=3, value_size=2, chunk_size=4),
         "Engram": lambda: _engram(NGramHash(rows=11, orders=(1, 3), heads=2), kernel_size=3),
+        "Engram/sparse": lambda: _engram(NGramHash(rows=5, orders=(2,), heads=3), kernel_size=1, sparse=True),
         "DenseHopfield": lambda: DenseHopfield(3, slots=4, sweeps=2),
         "DenseHopfield/polynomial": lambda: DenseHopfield(
             3, 3, partial(hopfield.polynomial, degree=3), sweeps=1
@@ -64,5 +65,6 @@ def examples() -> dict[str, Callable[[], Memory]]:
     }
 
 
-def _engram(hashing: NGramHash, kernel_size: int) -> Engram:
-    return Engram(4, hashing, nn.Embedding(hashing.table_rows, 3), kernel_size, sign_codes)
+def _engram(hashing: NGramHash, kernel_size: int, sparse: bool = False) -> Engram:
+    table = nn.Embedding(hashing.table_rows, 3, sparse=sparse)
+    return Engram(4, hashing, table, kernel_size, sign_codes)
