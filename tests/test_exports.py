@@ -17,7 +17,7 @@ SOURCE = Path(mnemos.__file__).parent
 
 # What a part may import of mnemos, beside itself.
 FOUNDATION = {"tree", "ops", "retention", "stores", "memories", "snapshot", "sparse_optimizer"}
-NETWORKS = FOUNDATION | {"tasks", "models", "training"}
+NETWORKS = FOUNDATION | {"tasks", "models", "training", "consolidation"}
 ALLOWED = {
     "tree": set(),
     "ops": set(),
@@ -28,6 +28,7 @@ ALLOWED = {
     "snapshot": {"tree", "retention", "memories"},
     "testing": FOUNDATION,
     "tasks": set(),
+    "consolidation": FOUNDATION,
     "models": FOUNDATION | {"tasks"},
     "training": FOUNDATION | {"tasks", "models"},
     "studies": NETWORKS | {"testing", "report"},

@@ -15,6 +15,8 @@ _FILES = {
     "linear-associator": "linear_associator",
     "lstm": "lstm",
     "sdm": "sdm",
+    "product-key": "product_key",
+    "sparse-memory-finetuning": "sparse_finetuning",
     "store-faults": "store_faults",
     "transformer-xl": "transformer_xl",
 }

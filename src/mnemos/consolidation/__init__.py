@@ -1,0 +1,21 @@
+"""From a fast memory into a slow network, and into a large one without forgetting."""
+
+from mnemos.consolidation.sparse_finetuning import (
+    Background,
+    Edit,
+    SparseFinetuning,
+    background,
+    load_edit,
+    save_edit,
+    specificity,
+)
+
+__all__ = [
+    "Background",
+    "Edit",
+    "SparseFinetuning",
+    "background",
+    "load_edit",
+    "save_edit",
+    "specificity",
+]
