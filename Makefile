@@ -27,6 +27,7 @@ bench: $(READY)
 	$(BIN)/pip install -q -c constraints.txt -r benchmarks/requirements.txt
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/delta_rule.py
+	$(BIN)/python benchmarks/product_key.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
