@@ -1,5 +1,6 @@
 """Only the rows that have a gradient move, each as if it were alone."""
 
+import pickle
 from functools import partial
 
 import pytest
@@ -91,6 +92,20 @@ def test_it_goes_on_from_its_saved_state_and_follows_a_schedule() -> None:
         return rows.detach()
 
     assert torch.equal(run(True), run(False))
+
+
+def test_a_copy_moves_like_the_original() -> None:
+    rows = table()
+    optimizer = SparseOptimizer([rows], adam, lr=0.1)
+    rows.grad = gradient([3, 7], rows, 0)
+    optimizer.step()
+    twin = pickle.loads(pickle.dumps(optimizer))
+    (other,) = twin.param_groups[0]["params"]
+    for some in (rows, other):
+        some.grad = gradient([7, 9], rows, 1)
+    optimizer.step()
+    twin.step()
+    assert torch.equal(rows, other)
 
 
 def test_it_follows_a_gradient_through_weighted_rows() -> None:

@@ -41,6 +41,9 @@ class SparseOptimizer(torch.optim.Optimizer):
                         f"not {table.dtype} of shape {tuple(table.shape)}"
                     )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "rule": self.rule}  # torch's own forgets what it does not know
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Moves every row that has a gradient."""
@@ -63,8 +66,8 @@ class SparseOptimizer(torch.optim.Optimizer):
             state["moments"] = [torch.zeros_like(table) for _ in range(rule.moments)]
         wholes = (table, state["steps"], *state["moments"])
         rows, gradients = _rows(table.grad)
-        length = max(1, _PIECE // max(1, gradients[:1].numel()))
-        # In pieces that stay in the cache, which halves the time of large steps.
+        # In pieces that stay in a processor's cache, which halves the time of large steps.
+        length = max(1, _PIECE // max(1, gradients[:1].numel()) if table.is_cpu else len(rows))
         for some, gradient in zip(rows.split(length), gradients.split(length), strict=True):
             row, count, *past = (whole.index_select(0, some) for whole in wholes)
             count += 1

@@ -77,8 +77,9 @@ def _(gradient: Tensor, slots: Tensor, weights: Tensor, size: int) -> Tensor:
 def _weights_gradient(gradient: Tensor, table: Tensor, slots: Tensor) -> Tensor:
     """The product of each row that was read with the gradient of its sum."""
     products = gradient.new_empty(slots.shape)
-    # In pieces that stay in the cache: all rows at once would be mapped and unmapped at every call.
-    length = max(1, _PIECE // (slots.shape[1] * table.shape[1]))
+    # In pieces that stay in a processor's cache: all rows at once would be mapped and unmapped at every call.
+    piece = _PIECE if table.is_cpu else 128 * _PIECE
+    length = max(1, piece // (slots.shape[1] * table.shape[1]))
     pieces = zip(gradient.split(length), slots.split(length), products.split(length), strict=True)
     for some, read, into in pieces:
         rows = table.index_select(0, read.flatten()).unflatten(0, read.shape)  # faster than table[read]
