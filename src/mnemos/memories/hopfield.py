@@ -90,7 +90,7 @@ class Hopfield(AddressableMemory):
             for pattern, amount in zip(patterns.unbind(1), amounts.unbind(1), strict=True):
                 change = self.rule(weights, pattern)
                 change = change - self.decay * weights if self.decay else change
-                weights = weights + amount * change
+                weights = torch.addcmul(weights, amount, change)
         return HopfieldState(weights)
 
     def read(self, state: HopfieldState, queries: Float[Tensor, "batch time keys"]) -> Reading:

@@ -1,6 +1,7 @@
 """Memories inside networks."""
 
 from mnemos.models.checkpoint import LanguageModel, ModelError, language_model, load_model, save_model
+from mnemos.models.hopfield import HopfieldAssociation, HopfieldLookup, HopfieldPooling
 from mnemos.models.mixture import (
     Evidence,
     Mixture,
@@ -31,6 +32,9 @@ __all__ = [
     "Correction",
     "Evidence",
     "Features",
+    "HopfieldAssociation",
+    "HopfieldLookup",
+    "HopfieldPooling",
     "LanguageModel",
     "Mixture",
     "ModelError",

@@ -40,7 +40,8 @@ def hebb(
     Up to 0.138 N random patterns are found again with 1.6 % of wrong bits (Amit, Gutfreund & Sompolinsky
     1985); with more, all are lost at once.
     """
-    return _without_diagonal(patterns.unsqueeze(-1) * patterns.unsqueeze(-2)) / patterns.shape[-1]
+    scaled = patterns / patterns.shape[-1]
+    return _without_diagonal(scaled.unsqueeze(-1) * patterns.unsqueeze(-2))
 
 
 def storkey(
@@ -190,11 +191,11 @@ def association(
 ) -> Float[Tensor, "*rows time slots"]:
     """The weight of every stored pattern in the last of `steps` updates; zeros where nothing is stored."""
     state = _updated(queries, keys, inverse_temperature, steps - 1, stored)
-    scores = inverse_temperature * (state @ keys.mT)
+    scores = (inverse_temperature * state) @ keys.mT
     if stored is None:
         return scores.softmax(-1)
-    # Not -inf: a row without one stored pattern would be NaN.
-    weights = scores.masked_fill(~stored, torch.finfo(scores.dtype).min).softmax(-1)
+    # Not -inf: a row without one stored pattern would be NaN. In place: nobody else has seen the scores.
+    weights = scores.masked_fill_(~stored, torch.finfo(scores.dtype).min).softmax(-1)
     return weights.masked_fill(~stored, 0)
 
 
@@ -255,12 +256,15 @@ def _updated(
 def _attend(
     queries: Tensor, keys: Tensor, values: Tensor, inverse_temperature: float, stored: Tensor | None
 ) -> Tensor:
-    """Attention over the last two axes, with an axis of one head, without which torch's kernel is slower."""
-    queries, keys, values = (x.unsqueeze(-3) for x in (queries, keys, values))
-    given = None if stored is None else stored.unsqueeze(-3)
-    return functional.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=given, scale=inverse_temperature
-    ).squeeze(-3)
+    """Attention over the last two axes, on exactly four: with any other number torch has no fused kernel."""
+    rows = queries.shape[:-2]
+    for _ in range(4 - queries.dim()):
+        queries, keys, values = (x.unsqueeze(-3) for x in (queries, keys, values))
+        stored = None if stored is None else stored.unsqueeze(-3)
+    found = functional.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=stored, scale=inverse_temperature
+    )
+    return found.reshape(*rows, *found.shape[-2:])
 
 
 def _without_diagonal(weights: Tensor) -> Tensor:
