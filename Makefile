@@ -28,6 +28,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/delta_rule.py
 	$(BIN)/python benchmarks/product_key.py
+	$(BIN)/python benchmarks/hopfield.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

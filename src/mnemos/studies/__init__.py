@@ -11,12 +11,14 @@ __all__ = ["Advance", "Outcome", "Study", "load", "names", "run"]
 
 _FILES = {
     "delta-rule": "delta_rule",
+    "hopfield": "hopfield",
     "knn-lm": "knn_lm",
     "linear-associator": "linear_associator",
     "lstm": "lstm",
     "product-key": "product_key",
     "sdm": "sdm",
     "sparse-memory-finetuning": "sparse_finetuning",
+    "modern-hopfield": "modern_hopfield",
     "store-faults": "store_faults",
     "transformer-xl": "transformer_xl",
 }
