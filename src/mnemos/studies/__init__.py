@@ -15,10 +15,10 @@ _FILES = {
     "knn-lm": "knn_lm",
     "linear-associator": "linear_associator",
     "lstm": "lstm",
+    "modern-hopfield": "modern_hopfield",
     "product-key": "product_key",
     "sdm": "sdm",
     "sparse-memory-finetuning": "sparse_finetuning",
-    "modern-hopfield": "modern_hopfield",
     "store-faults": "store_faults",
     "transformer-xl": "transformer_xl",
 }

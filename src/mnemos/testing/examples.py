@@ -36,12 +36,12 @@ def examples() -> dict[str, Callable[[], Memory]]:
         ),
         "ContinuousSparseDistributed/pairs": lambda: ContinuousSparseDistributed(3, 2, locations=5, top_k=4),
         "DeltaRule": lambda: DeltaRule(4, 5, heads=2, key_size=3, value_size=2, chunk_size=4),
-        "Engram": lambda: _engram(NGramHash(rows=11, orders=(1, 3), heads=2), kernel_size=3),
-        "Engram/sparse": lambda: _engram(NGramHash(rows=5, orders=(2,), heads=3), kernel_size=1, sparse=True),
         "DenseHopfield": lambda: DenseHopfield(3, slots=4, sweeps=2),
         "DenseHopfield/polynomial": lambda: DenseHopfield(
             3, 3, partial(hopfield.polynomial, degree=3), sweeps=1
         ),
+        "Engram": lambda: _engram(NGramHash(rows=11, orders=(1, 3), heads=2), kernel_size=3),
+        "Engram/sparse": lambda: _engram(NGramHash(rows=5, orders=(2,), heads=3), kernel_size=1, sparse=True),
         "Hopfield": lambda: Hopfield(4, sweeps=2),
         "Hopfield/pseudo_inverse": lambda: Hopfield(5, hopfield.pseudo_inverse, sweeps=1, decay=0.2),
         "Hopfield/storkey": lambda: Hopfield(4, hopfield.storkey, hopfield.synchronous, sweeps=2),
@@ -50,12 +50,12 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "LinearAssociator": lambda: LinearAssociator(4),
         "LinearAssociator/delta": lambda: LinearAssociator(4, 3, delta()),
         "LinearAssociator/pseudo_inverse": lambda: LinearAssociator(4, 3, pseudo_inverse()),
+        "ModernHopfield": lambda: ModernHopfield(4, slots=3),
+        "ModernHopfield/steps": lambda: ModernHopfield(3, slots=6, inverse_temperature=2.0, steps=3),
         "ProductKey": lambda: ProductKey(4, 5, 3, heads=2, top_k=7, key_size=6),
         "ProductKey/gated": lambda: ProductKey(
             4, 4, 3, heads=2, top_k=2, key_size=8, gate=SiluGate(4, 3, 5), count_usage=False
         ),
-        "ModernHopfield": lambda: ModernHopfield(4, slots=3),
-        "ModernHopfield/steps": lambda: ModernHopfield(3, slots=6, inverse_temperature=2.0, steps=3),
         "Recurrent": lambda: Recurrent(4, 5),
         "Recurrent/gru": lambda: Recurrent(4, 5, cell="gru", longest_dependency=20),
         "Recurrent/rnn": lambda: Recurrent(4, 5, cell="rnn"),
