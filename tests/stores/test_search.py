@@ -18,7 +18,7 @@ def by_blocks(keys, ids, queries, k, metric, scratch_bytes):
     def blocks(rows):
         for start in range(0, len(keys), rows):
             part = slice(start, start + rows)
-            yield Block(keys[part], ids[part], lengths[part], hidden=bool((ids[part] < 0).any()))
+            yield Block(keys[part], ids[part], lengths[part], np.flatnonzero(ids[part] < 0))
 
     def lookup(found):
         return keys[torch.tensor([row_of[int(id_)] for id_ in found], dtype=torch.int64)]

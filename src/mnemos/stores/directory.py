@@ -20,6 +20,7 @@ from mnemos.stores.catalogue import schema_from_json
 from mnemos.stores.search import Block, Blocks, lengths_of
 from mnemos.stores.segments import ROW, Layout, Segment, segment_path
 
+NOTHING = np.empty(0, np.int64)
 ROW_BITS = 32  # a place is a segment's number and a row in it, in one integer that grows with time
 
 
@@ -227,7 +228,7 @@ def empty_column(schema: Schema, name: str) -> Tensor:
 def _gathered(part: Part, rows: NDArray[np.int64]) -> Block:
     keys = part.segment.keys.index_select(0, torch.from_numpy(rows))
     lengths = part.lengths(0, part.rows)
-    return Block(keys, part.ids[rows], lengths[rows] if lengths.size else lengths, hidden=False)
+    return Block(keys, part.ids[rows], lengths[rows] if lengths.size else lengths, NOTHING)
 
 
 def _block(part: Part, fitting: Bool[np.ndarray, " rows"], start: int, stop: int) -> Block | None:
@@ -235,7 +236,6 @@ def _block(part: Part, fitting: Bool[np.ndarray, " rows"], start: int, stop: int
     inside = fitting[start:stop]
     count = int(np.count_nonzero(inside))
     if 4 * count < len(inside):
-        return _gathered(part, start + np.nonzero(inside)[0]) if count else None
-    hidden = count < len(inside)
-    ids = np.where(inside, part.ids[start:stop], -1) if hidden else part.ids[start:stop]
-    return Block(part.segment.keys[start:stop], ids, part.lengths(start, stop), hidden)
+        return _gathered(part, start + np.flatnonzero(inside)) if count else None
+    hidden = np.flatnonzero(~inside) if count < len(inside) else NOTHING
+    return Block(part.segment.keys[start:stop], part.ids[start:stop], part.lengths(start, stop), hidden)

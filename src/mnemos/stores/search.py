@@ -28,9 +28,9 @@ class Block(NamedTuple):
     """Some rows of a store."""
 
     keys: Shaped[Tensor, "rows keys"]
-    ids: Int[np.ndarray, " rows"]  # -1 for a row that is not to be found
+    ids: Int[np.ndarray, " rows"]
     lengths: Float[np.ndarray, " rows"]  # Euclidean lengths of float keys; empty for bits
-    hidden: bool  # whether any row is not to be found
+    hidden: Int[np.ndarray, " hidden"]  # rows that are not to be found, ascending
 
 
 Blocks = Callable[[int], Iterator[Block]]  # most rows a block may have -> the blocks, anew at every call
@@ -101,7 +101,7 @@ def _scan(
     for some in _together(blocks(rows), rows):
         top, position = _top(_joined([_scores(queries, block, metric) for block in some]), k + SPARE)
         scores.append(top)
-        ids.append(_joined([block.ids for block in some])[position])
+        ids.append(_ids_at(position, some))
         if top.shape[1] < sum(len(block.ids) for block in some):  # else nothing can have been left out
             last = np.maximum(last, top.min(axis=1))
         for block in some:
@@ -130,6 +130,20 @@ def _together(blocks: Iterator[Block], rows: int) -> Iterator[list[Block]]:
         group.append(block)
     if group:
         yield group
+
+
+def _ids_at(
+    position: Int[np.ndarray, "queries found"], blocks: list[Block]
+) -> Int[np.ndarray, "queries found"]:
+    """The ids at positions in the blocks side by side, -1 for rows that are hidden."""
+    ids = _joined([block.ids for block in blocks])[position]
+    start = 0
+    for block in blocks:
+        if len(block.hidden):
+            place = np.searchsorted(block.hidden, position - start).clip(max=len(block.hidden) - 1)
+            ids[block.hidden[place] == position - start] = -1
+        start += len(block.ids)
+    return ids
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
@@ -163,9 +177,10 @@ def _rescan(
         return {}
     inside: dict[int, list[NDArray[np.int64]]] = {query: [] for query in chosen.tolist()}
     for block in blocks(rows):
-        scores = _scores(queries[chosen], block, metric)
-        for query, outside in zip(inside, scores < edge[chosen, None], strict=True):
-            inside[query].append(block.ids[~outside & (block.ids >= 0)])
+        fitting = ~(_scores(queries[chosen], block, metric) < edge[chosen, None])
+        fitting[:, block.hidden] = False
+        for query, fits in zip(inside, fitting, strict=True):
+            inside[query].append(block.ids[fits])
     return {query: np.concatenate(parts) for query, parts in inside.items()}
 
 
@@ -184,8 +199,7 @@ def _scores(
             )
         elif metric == "euclidean":  # |q - k|² = |q|² - 2 (q·k - |k|²/2)
             products -= (block.lengths**2 / 2).astype(np.float32)
-    if block.hidden:
-        products[:, block.ids < 0] = -np.inf
+    products[:, block.hidden] = -np.inf
     return products
 
 
@@ -279,7 +293,7 @@ def _nearest_bits(queries: UInt8[Tensor, "queries keys"], blocks: Iterator[Block
     for block in blocks:
         keys = block.keys.numpy()
         ranked = np.stack([hamming_distances(query, keys) for query in queries.numpy()]) * width + block.ids
-        ranked = ranked[:, block.ids >= 0]
+        ranked = np.delete(ranked, block.hidden, axis=1)
         if ranked.shape[1] > k:
             ranked = np.partition(ranked, k - 1, axis=1)[:, :k]
         best = np.concatenate([best, ranked], axis=1)
