@@ -9,6 +9,10 @@ Which locations are active does not depend on what is stored. So they are found 
 only their counters are touched, one step after the other: where counters saturate, the order counts.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -77,9 +81,10 @@ def store(
         pairs: which step stores where: `within_radius` of the steps of all rows, one row after the other.
         changes: from -limit to limit.
     """
-    counters, time = counters.clone(), changes.shape[1]
-    for step, (active, change) in enumerate(zip(*_steps(pairs, changes, counters.dtype, limit), strict=True)):
-        _add(counters[step // time], active, *change)
+    counters, time = _copy(counters), changes.shape[1]
+    cells = _array(counters)
+    for step, (active, change) in enumerate(_steps(pairs, changes, counters.dtype, limit)):
+        _add(cells[step // time], active, change)
     return counters
 
 
@@ -93,8 +98,9 @@ def recall(
     """
     batch, _, width = counters.shape
     sums = counters.new_zeros(batch * time, width, dtype=torch.int32)
+    cells, answers = _array(counters), _array(sums)
     for query, active in enumerate(_active(pairs, batch * time)):
-        sums[query] = counters[query // time].index_select(0, active).sum(0, dtype=torch.int32)
+        answers[query] = _sum(cells[query // time], active)
     return sums.unflatten(0, (batch, time))
 
 
@@ -110,18 +116,18 @@ def _store_and_recall(
     radius: int,
     limit: int,
 ) -> tuple[Tensor, Tensor]:
-    counters, (batch, time, width) = counters.clone(), changes.shape
+    counters, (batch, time, width) = _copy(counters), changes.shape
     sums = counters.new_zeros(batch * time, width, dtype=torch.int32)
+    cells, answers = _array(counters), _array(sums)
     pairs = within_radius(queries.flatten(0, 1), addresses, radius)
-    flags = (real.flatten().tolist(), reset.flatten().tolist())
-    steps = zip(*_steps(pairs, changes, counters.dtype, limit), *flags, strict=True)
-    for step, (active, change, counts, starts) in enumerate(steps):
-        row = counters[step // time]
+    steps = _steps(pairs, changes, counters.dtype, limit)
+    flags = zip(real.flatten().tolist(), reset.flatten().tolist(), strict=True)
+    for step, ((active, change), (counts, starts)) in enumerate(zip(steps, flags, strict=True)):
         if starts:
-            row.zero_()
+            cells[step // time][:] = 0
         if counts:
-            sums[step] = row.index_select(0, active).sum(0, dtype=torch.int32)
-            _add(row, active, *change)
+            answers[step] = _sum(cells[step // time], active)
+            _add(cells[step // time], active, change)
     return sums.unflatten(0, (batch, time)), counters
 
 
@@ -139,32 +145,51 @@ def _(
     return changes.new_empty(changes.shape, dtype=torch.int32), torch.empty_like(counters)
 
 
-def _active(pairs: Tensor, queries: int) -> list[Tensor]:
+# A step touches a few rows only. On the CPU it is done by numpy, whose calls take a fraction of torch's time.
+
+
+def _array(x: Tensor) -> Any:
+    """The same memory as an array of numpy on the CPU, the tensor itself elsewhere."""
+    return x.numpy() if x.device.type == "cpu" else x
+
+
+def _copy(x: Tensor) -> Tensor:
+    """A copy; by numpy, which asks for huge pages, in half the time where it is large."""
+    return torch.from_numpy(x.numpy().copy()) if x.device.type == "cpu" else x.clone()
+
+
+def _active(pairs: Tensor, queries: int) -> list[Any]:
     """The locations of every query."""
-    counts = torch.bincount(pairs[:, 0], minlength=queries)
+    counts, slots = torch.bincount(pairs[:, 0], minlength=queries), _array(pairs[:, 1])
     ends = zip(counts.tolist(), counts.cumsum(0).tolist(), strict=True)
-    return [pairs[end - count : end, 1] for count, end in ends]
+    return [slots[end - count : end] for count, end in ends]
 
 
-def _steps(
-    pairs: Tensor, changes: Tensor, dtype: torch.dtype, limit: int
-) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
-    """The locations of every step; its change, and what a counter is clipped to before that is added.
+def _steps(pairs: Tensor, changes: Tensor, dtype: torch.dtype, limit: int) -> Iterator[tuple[Any, Any]]:
+    """For every step its locations, its change, and what counters are clipped to before that is added.
 
     Clipped so, the sum is within the limits, and nothing overflows on the way.
     """
     changes = changes.flatten(0, 1)
     lowest, highest = (-limit - changes).clamp(min=-limit), (limit - changes).clamp(max=limit)
-    parts = (x.to(dtype).unbind(0) for x in (changes, lowest, highest))
-    return _active(pairs, len(changes)), list(zip(*parts, strict=True))
+    bounded = _array(torch.stack([changes, lowest, highest], dim=1).to(dtype))
+    return zip(_active(pairs, len(changes)), bounded, strict=True)
 
 
-def _add(row: Tensor, active: Tensor, change: Tensor, lowest: Tensor, highest: Tensor) -> None:
-    counters = row.index_select(0, active)
-    torch.maximum(counters, lowest, out=counters)
-    torch.minimum(counters, highest, out=counters)
-    counters += change
-    if row.device.type == "cpu":
-        row.numpy()[active.numpy()] = counters.numpy()  # a third of index_copy_'s time
+def _sum(cells: Any, active: Any) -> Any:
+    if isinstance(cells, np.ndarray):
+        return cells.take(active, 0).sum(0, dtype=np.int32)
+    return cells.index_select(0, active).sum(0, dtype=torch.int32)
+
+
+def _add(cells: Any, active: Any, change: Any) -> None:
+    added, lowest, highest = change
+    if isinstance(cells, np.ndarray):
+        rows = cells.take(active, 0)
+        np.maximum(rows, lowest, out=rows)
+        np.minimum(rows, highest, out=rows)
+        rows += added
+        cells[active] = rows
     else:
-        row.index_copy_(0, active, counters)
+        rows = cells.index_select(0, active).maximum(lowest).minimum(highest)
+        cells.index_copy_(0, active, rows + added)
