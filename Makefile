@@ -29,6 +29,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/delta_rule.py
 	$(BIN)/python benchmarks/product_key.py
 	$(BIN)/python benchmarks/hopfield.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sdm.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
