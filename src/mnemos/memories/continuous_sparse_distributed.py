@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mnemos.memories.base import AddressableMemory, Reading
+from mnemos.memories.base import AddressableMemory, Reading, check_sizes
 from mnemos.ops.top_k_counters import add_and_sum, add_and_sum_loop, top_k_activations
 
 
@@ -53,10 +53,7 @@ class ContinuousSparseDistributed(AddressableMemory):
     ) -> None:
         super().__init__()
         width = key_size if value_size is None else value_size
-        sizes = {"key_size": key_size, "value_size": width, "top_k": top_k, "chunk_size": chunk_size}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
+        check_sizes(key_size=key_size, value_size=width, top_k=top_k, chunk_size=chunk_size)
         if locations <= top_k:
             raise ValueError(f"locations must be more than top_k = {top_k}, not {locations}")
         self.input_size = key_size if value_size is None else key_size + value_size

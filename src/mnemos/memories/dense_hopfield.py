@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mnemos.memories.base import AddressableMemory, Reading
+from mnemos.memories.base import AddressableMemory, Reading, check_sizes
 from mnemos.ops import ring
 from mnemos.ops.hopfield import Separation, dense_asynchronous, exponential, signs
 
@@ -40,9 +40,7 @@ class DenseHopfield(AddressableMemory):
         self, input_size: int, slots: int, separation: Separation = exponential, *, sweeps: int = 20
     ) -> None:
         super().__init__()
-        for name, size in {"input_size": input_size, "slots": slots, "sweeps": sweeps}.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
+        check_sizes(input_size=input_size, slots=slots, sweeps=sweeps)
         self.input_size = self.output_size = input_size
         self.slots, self.separation, self.sweeps = slots, separation, sweeps
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnemos.memories.base import Memory
+from mnemos.memories.base import Memory, check_sizes
 from mnemos.memories.mapped_table import MappedTable
 from mnemos.ops.ngram import ABSENT, ngram_rows, primes_from
 from mnemos.tree import reset_rows, where_rows
@@ -35,9 +35,7 @@ class NGramHash:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("rows", "heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_sizes(rows=self.rows, heads=self.heads)
         if not self.orders or self.orders[0] < 1 or list(self.orders) != sorted(set(self.orders)):
             raise ValueError(f"orders must be ascending numbers from 1, not {self.orders}")
 
@@ -112,9 +110,7 @@ class Engram(Memory):
         codes: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("input_size", input_size), ("kernel_size", kernel_size)):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
+        check_sizes(input_size=input_size, kernel_size=kernel_size)
         if table.num_embeddings != hashing.table_rows:
             raise ValueError(f"table must have {hashing.table_rows} rows, not {table.num_embeddings}")
         self.input_size = self.output_size = input_size

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mnemos.memories.base import AddressableMemory, Reading
+from mnemos.memories.base import AddressableMemory, Reading, check_sizes
 from mnemos.ops.hopfield import Dynamics, Rule, asynchronous, energy, hebb, signs
 
 
@@ -51,9 +51,7 @@ class Hopfield(AddressableMemory):
         decay: float = 0.0,
     ) -> None:
         super().__init__()
-        for name, size in {"input_size": input_size, "sweeps": sweeps}.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
+        check_sizes(input_size=input_size, sweeps=sweeps)
         if not 0 <= decay <= 1:
             raise ValueError(f"decay must be from 0 to 1, not {decay}")
         self.input_size = self.output_size = input_size

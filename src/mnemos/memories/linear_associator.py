@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mnemos.memories.base import AddressableMemory, Reading
+from mnemos.memories.base import AddressableMemory, Reading, check_sizes
 from mnemos.ops.association import hebbian, pseudo_inverse_step
 from mnemos.ops.delta_rule import delta_rule_chunked
 from mnemos.tree import reset_rows, where_rows
@@ -94,9 +94,7 @@ class LinearAssociator(AddressableMemory):
 
     def __init__(self, key_size: int, value_size: int | None = None, rule: WriteRule | None = None) -> None:
         super().__init__()
-        for name, size in (("key_size", key_size), ("value_size", 1 if value_size is None else value_size)):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
+        check_sizes(key_size=key_size, value_size=1 if value_size is None else value_size)
         self.key_size, self.value_size = key_size, value_size
         self.rule = hebb() if rule is None else rule
         self.output_size = key_size if value_size is None else value_size

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mnemos.memories.base import AddressableMemory, Reading
+from mnemos.memories.base import AddressableMemory, Reading, check_sizes
 from mnemos.ops import ring
 from mnemos.ops.hopfield import association, continuous_energy, retrieve
 
@@ -45,9 +45,7 @@ class ModernHopfield(AddressableMemory):
         self, input_size: int, slots: int, inverse_temperature: float | None = None, steps: int = 1
     ) -> None:
         super().__init__()
-        for name, size in {"input_size": input_size, "slots": slots, "steps": steps}.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
+        check_sizes(input_size=input_size, slots=slots, steps=steps)
         if inverse_temperature is None:
             inverse_temperature = input_size**-0.5
         if not inverse_temperature > 0:

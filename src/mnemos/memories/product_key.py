@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnemos.memories.base import Memory, Reading
+from mnemos.memories.base import Memory, Reading, check_sizes
 from mnemos.memories.value_table import Values, ValueTable
 from mnemos.ops.product_key import product_top_k, product_top_k_naive
 from mnemos.tree import reset_rows, where_rows
@@ -80,16 +80,13 @@ class ProductKey(Memory):
         count_usage: bool = True,
     ) -> None:
         super().__init__()
-        sizes = {
-            "input_size": input_size,
-            "half_keys": half_keys,
-            "value_size": value_size,
-            "heads": heads,
-            "top_k": top_k,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
+        check_sizes(
+            input_size=input_size,
+            half_keys=half_keys,
+            value_size=value_size,
+            heads=heads,
+            top_k=top_k,
+        )
         if top_k > half_keys**2:
             raise ValueError(f"top_k must be at most half_keys², which is {half_keys**2}, not {top_k}")
         if key_size < 6 or key_size % 2:  # two numbers, once normalised, say no more than which is greater

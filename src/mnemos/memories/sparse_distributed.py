@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mnemos.memories.base import AddressableMemory, Reading
+from mnemos.memories.base import AddressableMemory, Reading, check_sizes
 from mnemos.ops.counters import recall, store, store_and_recall, store_and_recall_loop
 from mnemos.ops.hamming import pack, within_radius
 
@@ -63,9 +63,7 @@ class SparseDistributed(AddressableMemory):
     ) -> None:
         super().__init__()
         width = key_size if value_size is None else value_size
-        for name, size in (("key_size", key_size), ("value_size", width), ("locations", locations)):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
+        check_sizes(key_size=key_size, value_size=width, locations=locations)
         if not 0 <= radius <= key_size:
             raise ValueError(f"radius must be from 0 to key_size = {key_size}, not {radius}")
         if not 2 <= counter_bits <= 16:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mnemos.memories.base import check_sizes
 from mnemos.ops.sparse import weighted_rows
 from mnemos.stores.trainable import TrainableRows
 
@@ -38,9 +39,7 @@ class ValueTable(Values):
 
     def __init__(self, slots: int, width: int) -> None:
         super().__init__()
-        for name, given in (("slots", slots), ("width", width)):
-            if given < 1:
-                raise ValueError(f"{name} must be at least 1, not {given}")
+        check_sizes(slots=slots, width=width)
         self.slots, self.width = slots, width
         self.rows = nn.Parameter(torch.empty(slots, width).normal_(std=width**-0.5))
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from mnemos.memories.base import check_sizes
 from mnemos.ops.hopfield import retrieve
 
 
@@ -43,16 +44,13 @@ class HopfieldAssociation(nn.Module):
         super().__init__()
         stored_size = query_size if stored_size is None else stored_size
         key_size = query_size // max(heads, 1) if key_size is None else key_size
-        sizes = {
-            "query_size": query_size,
-            "stored_size": stored_size,
-            "heads": heads,
-            "key_size": key_size,
-            "steps": steps,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
+        check_sizes(
+            query_size=query_size,
+            stored_size=stored_size,
+            heads=heads,
+            key_size=key_size,
+            steps=steps,
+        )
         if inverse_temperature is None:
             inverse_temperature = key_size**-0.5
         if not inverse_temperature > 0:
@@ -143,10 +141,7 @@ class HopfieldLookup(nn.Module):
         steps: int = 1,
     ) -> None:
         super().__init__()
-        sizes = {"input_size": input_size, "output_size": output_size, "slots": slots, "steps": steps}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
+        check_sizes(input_size=input_size, output_size=output_size, slots=slots, steps=steps)
         self.inverse_temperature = input_size**-0.5 if inverse_temperature is None else inverse_temperature
         if not self.inverse_temperature > 0:
             raise ValueError(f"inverse_temperature must be above 0, not {inverse_temperature}")
