@@ -191,6 +191,14 @@ class AddressableMemory(Memory):
     def read(self, state: Any, queries: Float[Tensor, "batch time keys"]) -> Reading:
         """Answers every query from the state as it stands; nothing is written."""
 
+    def check_given(self, state: Any, **given: tuple[Tensor, int]) -> None:
+        """Raises ValueError unless every tensor, given by its argument's name with the width expected of it,
+        is (batch, time, width) for as many rows as the state has."""
+        for name, (x, width) in given.items():
+            if x.dim() != 3 or x.shape[2] != width:
+                raise ValueError(f"{name} must have shape (batch, time, {width}), not {tuple(x.shape)}")
+            self.check_rows(state, x.shape[0])
+
 
 def check_sizes(**sizes: int) -> None:
     """Raises ValueError for the first size, of those given by the names of arguments, that is below 1."""

@@ -68,7 +68,7 @@ class DenseHopfield(AddressableMemory):
             strength: of 0 a pattern is not written; how far above 0 makes no difference.
             mask: false where a pattern is not written.
         """
-        self._check(state, values, "values")
+        self.check_given(state, values=(values, self.input_size))
         real = values.new_ones(values.shape[:2], dtype=torch.bool) if mask is None else mask
         real = real if strength is None else real & (strength > 0)
         turn = ring.turn(state.clock, self.slots, real)
@@ -79,7 +79,7 @@ class DenseHopfield(AddressableMemory):
 
         The weights are the overlaps of that with the patterns, -1 to 1: how it can be told from a failure.
         """
-        self._check(state, queries, "queries")
+        self.check_given(state, queries=(queries, self.input_size))
         stored = ring.filled(state.clock, self.slots).unsqueeze(1)
         patterns = state.patterns.detach()
         with torch.autocast(queries.device.type, enabled=False):
@@ -93,13 +93,6 @@ class DenseHopfield(AddressableMemory):
         self, state: DenseHopfieldState, patterns: Float[Tensor, "batch time width"]
     ) -> Float[Tensor, "batch time"]:
         """A rising function of -Σ F(ξ·s) of the signs of the patterns, in the separation's own scale."""
-        self._check(state, patterns, "patterns")
+        self.check_given(state, patterns=(patterns, self.input_size))
         with torch.autocast(patterns.device.type, enabled=False):
             return self.separation(signs(patterns).to(state.patterns) @ state.patterns.mT, self.input_size)
-
-    def _check(self, state: DenseHopfieldState, given: Tensor, name: str) -> None:
-        self.check_rows(state, given.shape[0])
-        if given.dim() != 3 or given.shape[2] != self.input_size:
-            raise ValueError(
-                f"{name} must have shape (batch, time, {self.input_size}), not {tuple(given.shape)}"
-            )

@@ -79,7 +79,7 @@ class Hopfield(AddressableMemory):
             keys: of the values' shape, and not looked at: any part of a pattern will find it.
             strength: how much of the rule's change is made, and of the decay.
         """
-        self._check(state, values, "values")
+        self.check_given(state, values=(values, self.input_size))
         strength = values.new_ones(values.shape[:2]) if strength is None else strength
         strength = strength if mask is None else torch.where(mask, strength, 0)
         weights = state.weights
@@ -96,7 +96,7 @@ class Hopfield(AddressableMemory):
 
         The slots of a matrix are the units: that a unit has settled to is the weight of its column.
         """
-        self._check(state, queries, "queries")
+        self.check_given(state, queries=(queries, self.input_size))
         with torch.autocast(queries.device.type, enabled=False):
             settled = self.dynamics(state.weights.detach(), signs(queries).to(state.weights), self.sweeps)
         slots = torch.arange(self.input_size, device=queries.device).expand(queries.shape)
@@ -106,7 +106,7 @@ class Hopfield(AddressableMemory):
         self, state: HopfieldState, patterns: Float[Tensor, "batch time width"]
     ) -> Float[Tensor, "batch time"]:
         """-½ sᵀ W s of the signs of the patterns: low for what is remembered."""
-        self._check(state, patterns, "patterns")
+        self.check_given(state, patterns=(patterns, self.input_size))
         with torch.autocast(patterns.device.type, enabled=False):
             return energy(state.weights, signs(patterns).to(state.weights))
 
@@ -125,10 +125,3 @@ class Hopfield(AddressableMemory):
             settled = self.read(state, query).weights.squeeze(1)
             state = HopfieldState(state.weights - strength * hebb(state.weights, settled))
         return state
-
-    def _check(self, state: HopfieldState, given: Tensor, name: str) -> None:
-        self.check_rows(state, given.shape[0])
-        if given.dim() != 3 or given.shape[2] != self.input_size:
-            raise ValueError(
-                f"{name} must have shape (batch, time, {self.input_size}), not {tuple(given.shape)}"
-            )

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from mnemos.memories.base import AddressableMemory, Reading, check_sizes
 from mnemos.retention.policy import Policy, Usage
-from mnemos.tree import detach, map_tensors, reset_rows, where_rows
+from mnemos.tree import detach, map_tensors, reset_rows
 
 
 class KeyValueState(NamedTuple):
@@ -111,14 +111,15 @@ class KeyValue(AddressableMemory):
     ) -> tuple[Float[Tensor, "batch time output"], KeyValueState]:
         state, real, fresh = self.begin(inputs, state, mask, reset)
         state = state._replace(usage=detach(state.usage))
+        if self.naive:
+            return super().forward(inputs, state, mask=mask, reset=reset)
         queries, keys, values, _ = self.project(inputs.masked_fill(~real.unsqueeze(-1), 0))
         if not inputs.shape[1]:
             return values, state
-        run = self._loop if self.naive else self._together
-        length = 1 if self.naive else max(32, self.slots)  # so that the work per step stays bounded
+        length = max(32, self.slots)  # so that the work per step stays bounded
         outputs = []
         for steps in zip(*(x.split(length, 1) for x in (queries, keys, values, real, fresh)), strict=True):
-            output, state = run(state, *steps)
+            output, state = self._together(state, *steps)
             outputs.append(output)
         return torch.cat(outputs, dim=1).masked_fill(~real.unsqueeze(-1), 0), state
 
@@ -162,15 +163,6 @@ class KeyValue(AddressableMemory):
             for number, (weight, step) in enumerate(steps):
                 book = self._enter(book, contents[0], number, weight, step)
         return self._close(contents, book)
-
-    def _loop(
-        self, state: KeyValueState, query: Tensor, key: Tensor, value: Tensor, real: Tensor, fresh: Tensor
-    ) -> tuple[Tensor, KeyValueState]:
-        """One step, in the calls that anybody can make."""
-        state = reset_rows(state, fresh.squeeze(1), self.initial_state(1))
-        reading = self.read(state, query)
-        after = self.write(self.touch(state, reading), key, value)
-        return reading.values, where_rows(real.squeeze(1), after, state)
 
     def _together(
         self, state: KeyValueState, queries: Tensor, keys: Tensor, values: Tensor, real: Tensor, fresh: Tensor

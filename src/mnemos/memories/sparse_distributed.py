@@ -134,7 +134,7 @@ class SparseDistributed(AddressableMemory):
             strength: how many times each word is stored, rounded to a whole number and at most as often as
                 a counter counts. -1 takes out what 1 had stored, exactly if no counter had stopped.
         """
-        self._check(state, keys=(keys, self.key_size), values=(values, self.output_size))
+        self.check_given(state, keys=(keys, self.key_size), values=(values, self.output_size))
         real = keys.new_ones(keys.shape[:2], dtype=torch.bool) if mask is None else mask
         times = real.int() if strength is None else torch.where(real, strength, 0).round()
         times = times.clamp(-self.limit, self.limit).int().unsqueeze(-1)
@@ -144,7 +144,7 @@ class SparseDistributed(AddressableMemory):
 
     def read(self, state: SparseDistributedState, queries: Float[Tensor, "batch time keys"]) -> Reading:
         """The majority of the active locations, bit by bit; they weigh 1 each, in their own order."""
-        self._check(state, queries=(queries, self.key_size))
+        self.check_given(state, queries=(queries, self.key_size))
         batch, time, _ = queries.shape
         pairs = within_radius(pack(queries > 0).flatten(0, 1), self.addresses, self.radius)
         values = recall(state.counters, pairs, time).sign().to(queries.dtype)
@@ -174,12 +174,6 @@ class SparseDistributed(AddressableMemory):
                 break
             queries, reading = answers, self.read(state, answers)
         return reading
-
-    def _check(self, state: SparseDistributedState, **given: tuple[Tensor, int]) -> None:
-        for name, (x, size) in given.items():
-            if x.dim() != 3 or x.shape[2] != size:
-                raise ValueError(f"{name} must have shape (batch, time, {size}), not {tuple(x.shape)}")
-            self.check_rows(state, x.shape[0])
 
 
 def hard_locations(key_size: int, locations: int, seed: int) -> Int[Tensor, "words slots"]:
