@@ -34,7 +34,7 @@ def go(plan: Plan, watch=None):
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory) -> Plan:
-    return Plan(tmp_path_factory.mktemp("demo"), seconds=2.0, vocabulary=300, width=16, layers=1, phrases=1)
+    return Plan(tmp_path_factory.mktemp("demo"), seconds=1.0, vocabulary=300, width=16, layers=1, phrases=1)
 
 
 @pytest.fixture(scope="module")
