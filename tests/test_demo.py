@@ -34,7 +34,7 @@ def go(plan: Plan, watch=None):
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory) -> Plan:
-    return Plan(tmp_path_factory.mktemp("demo"), seconds=1.0, vocabulary=300, width=16, layers=1, phrases=1)
+    return Plan(tmp_path_factory.mktemp("demo"), steps=240, vocabulary=300, width=16, layers=1, phrases=1)
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +98,13 @@ def test_a_run_that_was_stopped_goes_on_with_its_step(plan, results):
     again = go(plan, watch)
     assert titles == ["lets go of half, by each policy"]
     assert again.learned == results.learned
-    assert [policy["b"] for policy in again.evicted.policies] == [
-        policy["b"] for policy in results.evicted.policies
-    ]
+    assert without_clock(again) == without_clock(results)
+
+
+def without_clock(results) -> list[float]:
+    """What each policy left, but for the one whose half-life runs by the clock on the wall."""
+    policies = results.evicted.policies
+    return [policy["b"] for policy in policies if not policy["policy"].startswith("decayed_strength")]
 
 
 def make_store(path, keys, **facts):

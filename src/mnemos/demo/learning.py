@@ -43,7 +43,7 @@ def train(plan: Plan, advance: Advance) -> Trained:
     tokenizer = train_tokenizer(a.train, plan.vocabulary)
     torch.manual_seed(plan.seed)
     network = small_transformer(tokenizer.get_vocab_size() + 1, width=plan.width, layers=plan.layers)
-    config = TrainingConfig(seconds=plan.seconds, seed=plan.seed)
+    config = TrainingConfig(plan.steps, plan.seconds, seed=plan.seed)
     started = time.perf_counter()
     model = train_language_model(
         network, tokenizer, a.train, plan.model, config, progress=False, advance=advance

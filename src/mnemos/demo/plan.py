@@ -12,6 +12,7 @@ class Plan:
     Args:
         folder: where everything goes; made if it is not there.
         seconds: of training.
+        steps: of training at most, for a run that can be repeated exactly; None: what `seconds` allow.
         seed: of the division of the texts, the model, the training and what is chosen at random.
         vocabulary: tokens of the model, at least 256.
         width, layers: size of the model.
@@ -20,6 +21,7 @@ class Plan:
 
     folder: Path
     seconds: float = 120.0
+    steps: int | None = None
     seed: int = 0
     vocabulary: int = 1024
     width: int = 128

@@ -1,6 +1,7 @@
 """Asking a memory in words: which records answer a phrase, and how to correct what they say."""
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -99,12 +100,13 @@ def correct(
 
     The first token of the answer becomes the value of the nearest records, one more at a time, until it
     is the likeliest token. Where these are too far away to decide it, a record is written under the
-    phrase's own key instead. So is one for each further token of the answer. Written records have the
-    source "correction of ...".
+    phrase's own key instead. So is one for each further token of the answer, and where the keys of
+    other tokens lie so near that one does not decide it, another. Written records have the source
+    "correction of ...".
 
     Args:
         answer: with the space that it begins with, if it does.
-        at_most: how many records may change.
+        at_most: how many records may change, and how many may be written for one token.
 
     Raises:
         ValueError: the answer is empty, or the memory counts for too little to bring it about; no record
@@ -114,8 +116,9 @@ def correct(
     if not targets:
         raise ValueError("answer is empty: say what should come after the phrase")
 
-    def ask() -> Prediction:
-        return predict(language_model, store, phrase, mixture, k=k, namespace=namespace, touch=False)
+    def ask(said: Sequence[int] = ()) -> Prediction:
+        prompt = phrase + _text(language_model, *said)
+        return predict(language_model, store, prompt, mixture, k=k, namespace=namespace, touch=False)
 
     first = ask()
     chosen = _fewest(first, targets[0], at_most, [])
@@ -123,8 +126,8 @@ def correct(
         raise ValueError(
             f"the memory counts for {_largest_weight(mixture):.0%} at most, too little to change an answer"
         )
-    skipped = 0 if chosen is None else 1
-    written = _write_answer(language_model, store, phrase, targets, skipped, first, namespace)
+    own = list(range(0 if chosen is None else 1, len(targets)))  # tokens that have records of their own
+    written = _write_answer(language_model, store, phrase, targets, own, first, namespace)
     if written:  # they are near the phrase themselves, and say something else
         chosen = _fewest(ask(), targets[0], at_most + len(written), written)
     if chosen is not None and len(chosen):
@@ -134,6 +137,12 @@ def correct(
             for facts, token in zip(found.metadata, found.values, strict=True)
         ]
         store.update(chosen, values=torch.full((len(chosen),), targets[0]).int(), metadata=metadata)
+    for _ in range(at_most - 1):
+        said = [int(ask(targets[:place]).probabilities.argmax()) for place in range(len(targets))]
+        missed = [place for place, target in enumerate(targets) if said[place] != target]
+        if not missed:
+            break
+        written += _write_answer(language_model, store, phrase, targets, missed, first, namespace)
     before, after = (_text(language_model, int(one.probabilities.argmax())) for one in (first, ask()))
     return Correction(phrase, before, after, [] if chosen is None else chosen.tolist(), written)
 
@@ -169,13 +178,12 @@ def _write_answer(
     store: Store,
     phrase: str,
     targets: list[int],
-    skipped: int,
+    places: list[int],
     first: Prediction,
     namespace: str,
 ) -> list[int]:
-    """Records for the tokens after the skipped ones, under what the model sees before each of them."""
-    rest = targets[skipped:]
-    if not rest:
+    """Records for the tokens at some places of the answer, under what the model sees before each of them."""
+    if not places:
         return []
     nearest = first.hits.ids[0, :1]
     facts = (store.get(nearest).metadata[0] if len(nearest) and int(nearest) >= 0 else None) or {}
@@ -187,11 +195,11 @@ def _write_answer(
     source = CORRECTION_OF + str(facts.get("source", "")).removeprefix(CORRECTION_OF)
     metadata = [
         {"source": source, "position": position, "line": facts.get("line", 0), "text": ""}
-        for position in range(skipped, len(targets))
+        for position in places
     ]
     ids = store.write(
-        features.keys[0, -len(rest) :].half(),
-        torch.tensor(rest).int(),
+        features.keys[0, -len(targets) :][places].half(),
+        torch.tensor([targets[place] for place in places]).int(),
         namespace=namespace,
         metadata=metadata,
     )
