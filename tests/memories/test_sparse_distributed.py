@@ -117,6 +117,20 @@ def test_a_word_can_be_taken_out_again(memory: SparseDistributed) -> None:
     assert torch.equal(taken.counters, before.counters)
 
 
+def test_writing_in_place_is_writing(memory: SparseDistributed) -> None:
+    words, strength = random_words(20), torch.rand(1, 20) * 3
+    mask = torch.arange(20).unsqueeze(0) % 3 > 0
+    state = memory.initial_state(1)
+    expected = memory.write(state, words, words.flip(1), strength=strength, mask=mask)
+    assert not state.counters.any()
+    written = memory.write_(state, words, words.flip(1), strength=strength, mask=mask)
+    assert written is state
+    assert torch.equal(state.counters, expected.counters)
+    with pytest.raises(ValueError, match="values must have shape"):
+        memory.write_(state, words, words[..., 1:])
+    assert torch.equal(state.counters, expected.counters)
+
+
 def test_strength_is_a_number_of_times(memory: SparseDistributed) -> None:
     words = random_words(3)
     strength = torch.tensor([[2.0, 0.4, 1.0]])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mnemos.ops.counters import recall, store, store_and_recall, store_and_recall_loop
+from mnemos.ops.counters import recall, store_, store_and_recall, store_and_recall_loop
 from mnemos.ops.hamming import pack, within_radius
 
 
@@ -46,7 +46,8 @@ def test_storing_and_recalling_are_the_parts_of_both() -> None:
     counters, addresses, queries, changes, *_ = problem(2, 20, 30, 40, 5, 7, torch.int8)
     always, never = torch.ones(2, 20, dtype=torch.bool), torch.zeros(2, 20, dtype=torch.bool)
     pairs = within_radius(queries.flatten(0, 1), addresses, 14)
-    stored = store(counters, pairs, changes, 7)
+    stored = counters.clone()
+    store_(stored, pairs, changes, 7)
     assert torch.equal(
         stored, store_and_recall_loop(counters, addresses, queries, changes, always, never, 14, 7)[1]
     )
@@ -57,8 +58,10 @@ def test_storing_and_recalling_are_the_parts_of_both() -> None:
 def test_a_counter_that_stopped_forgets_how_often_it_was_pushed() -> None:
     everywhere = torch.stack([torch.arange(5), torch.zeros(5, dtype=torch.long)], dim=1)
     changes = torch.tensor([1, 1, 1, 1, -1]).view(1, 5, 1)
-    assert store(torch.zeros(1, 1, 1, dtype=torch.int8), everywhere, changes, 2).item() == 1
-    assert store(torch.zeros(1, 1, 1, dtype=torch.int8), everywhere, changes, 9).item() == 3
+    for limit, expected in ((2, 1), (9, 3)):
+        counter = torch.zeros(1, 1, 1, dtype=torch.int8)
+        store_(counter, everywhere, changes, limit)
+        assert counter.item() == expected
 
 
 @pytest.mark.parametrize(("limit", "dtype"), [(127, torch.int8), (32767, torch.int16)])
@@ -66,9 +69,9 @@ def test_nothing_overflows_on_the_way(limit: int, dtype: torch.dtype) -> None:
     place = torch.zeros(1, 2, dtype=torch.long)
     for start in (-limit, -1, 0, 5, limit):
         for change in (-limit, -1, 0, 1, limit):
-            counters = torch.full((1, 1, 1), start, dtype=dtype)
-            after = store(counters, place, torch.tensor(change).view(1, 1, 1), limit)
-            assert after.item() == max(-limit, min(limit, start + change))
+            counter = torch.full((1, 1, 1), start, dtype=dtype)
+            store_(counter, place, torch.tensor(change).view(1, 1, 1), limit)
+            assert counter.item() == max(-limit, min(limit, start + change))
 
 
 def test_an_operator_of_its_own_keeps_the_rules_of_operators() -> None:

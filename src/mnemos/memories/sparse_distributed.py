@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mnemos.memories.base import AddressableMemory, Reading, check_sizes
-from mnemos.ops.counters import recall, store, store_and_recall, store_and_recall_loop
+from mnemos.ops.counters import copy, recall, store_, store_and_recall, store_and_recall_loop
 from mnemos.ops.hamming import pack, within_radius
 
 
@@ -128,11 +128,29 @@ class SparseDistributed(AddressableMemory):
     ) -> SparseDistributedState:
         """Stores words at addresses, one after the other.
 
-        The state is copied once in a call, whatever is written: write many words in one.
+        The state is copied once in a call, whatever is written: write many words in one, or use `write_`.
 
         Args:
             strength: how many times each word is stored, rounded to a whole number and at most as often as
                 a counter counts. -1 takes out what 1 had stored, exactly if no counter had stopped.
+        """
+        self.check_given(state, keys=(keys, self.key_size), values=(values, self.output_size))
+        copied = SparseDistributedState(copy(state.counters))
+        return self.write_(copied, keys, values, strength=strength, mask=mask)
+
+    def write_(
+        self,
+        state: SparseDistributedState,
+        keys: Float[Tensor, "batch time keys"],
+        values: Float[Tensor, "batch time width"],
+        *,
+        strength: Float[Tensor, "batch time"] | None = None,
+        mask: Bool[Tensor, "batch time"] | None = None,
+    ) -> SparseDistributedState:
+        """As `write`, but into the given state itself, which is returned.
+
+        For who writes a few words at a time and needs no earlier state: the counters of Kanerva's design
+        take a gigabyte, of which a word touches a thousandth.
         """
         self.check_given(state, keys=(keys, self.key_size), values=(values, self.output_size))
         real = keys.new_ones(keys.shape[:2], dtype=torch.bool) if mask is None else mask
@@ -140,7 +158,8 @@ class SparseDistributed(AddressableMemory):
         times = times.clamp(-self.limit, self.limit).int().unsqueeze(-1)
         changes = torch.where(real.unsqueeze(-1), values, 0).sign().int() * times
         pairs = within_radius(pack(keys > 0).flatten(0, 1), self.addresses, self.radius)
-        return SparseDistributedState(store(state.counters, pairs, changes, self.limit))
+        store_(state.counters, pairs, changes, self.limit)
+        return state
 
     def read(self, state: SparseDistributedState, queries: Float[Tensor, "batch time keys"]) -> Reading:
         """The majority of the active locations, bit by bit; they weigh 1 each, in their own order."""

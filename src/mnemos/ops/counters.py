@@ -69,23 +69,26 @@ def store_and_recall(
     return _store_and_recall(counters, addresses, queries, changes, real, reset, radius, limit)
 
 
-def store(
+def store_(
     counters: Int[Tensor, "batch slots width"],
     pairs: Int[Tensor, "pairs pair"],
     changes: Int[Tensor, "batch time width"],
     limit: int,
-) -> Int[Tensor, "batch slots width"]:
-    """The counters after all changes, in the order of time.
+) -> None:
+    """Makes all changes in the given counters, in the order of time.
 
     Args:
         pairs: which step stores where: `within_radius` of the steps of all rows, one row after the other.
         changes: from -limit to limit.
     """
-    counters, time = _copy(counters), changes.shape[1]
-    cells = _array(counters)
+    time, cells = changes.shape[1], _array(counters)
     for step, (active, change) in enumerate(_steps(pairs, changes, counters.dtype, limit)):
         _add(cells[step // time], active, change)
-    return counters
+
+
+def copy(x: Tensor) -> Tensor:
+    """A copy; by numpy, which asks for huge pages, in half the time where it is large."""
+    return torch.from_numpy(x.numpy().copy()) if x.device.type == "cpu" else x.clone()
 
 
 def recall(
@@ -94,7 +97,7 @@ def recall(
     """The sums over the locations of every query, int32.
 
     Args:
-        pairs: as for `store`, of `time` queries for every row.
+        pairs: as for `store_`, of `time` queries for every row.
     """
     batch, _, width = counters.shape
     sums = counters.new_zeros(batch * time, width, dtype=torch.int32)
@@ -116,7 +119,7 @@ def _store_and_recall(
     radius: int,
     limit: int,
 ) -> tuple[Tensor, Tensor]:
-    counters, (batch, time, width) = _copy(counters), changes.shape
+    counters, (batch, time, width) = copy(counters), changes.shape
     sums = counters.new_zeros(batch * time, width, dtype=torch.int32)
     cells, answers = _array(counters), _array(sums)
     pairs = within_radius(queries.flatten(0, 1), addresses, radius)
@@ -151,11 +154,6 @@ def _(
 def _array(x: Tensor) -> Any:
     """The same memory as an array of numpy on the CPU, the tensor itself elsewhere."""
     return x.numpy() if x.device.type == "cpu" else x
-
-
-def _copy(x: Tensor) -> Tensor:
-    """A copy; by numpy, which asks for huge pages, in half the time where it is large."""
-    return torch.from_numpy(x.numpy().copy()) if x.device.type == "cpu" else x.clone()
 
 
 def _active(pairs: Tensor, queries: int) -> list[Any]:

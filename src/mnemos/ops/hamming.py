@@ -17,15 +17,21 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-FEW = 16  # queries: below, unpacking all addresses takes longer than counting
+FEW = 10  # queries: below, unpacking all addresses takes longer than counting
 COUNTED = 32768  # addresses counted together: long enough for the calls not to matter
-BLOCK = 2048  # addresses unpacked together, so that they stay in the processor's cache
+BLOCK = 512  # addresses unpacked together, so that they stay in the processor's second cache
 TOGETHER = 256  # queries multiplied together, for the same reason
 
 
 def pack(bits: Bool[Tensor, "*shape bits"]) -> Int[Tensor, "*shape words"]:
     """Booleans as int64 words, 64 to a word."""
     padding = -bits.shape[-1] % 64
+    if bits.device.type == "cpu" and not torch.compiler.is_compiling():
+        packed = np.packbits(bits.numpy(), axis=-1, bitorder="little")
+        words = -(-bits.shape[-1] // 64)
+        filled = np.zeros((*bits.shape[:-1], 8 * words), np.uint8)
+        filled[..., : packed.shape[-1]] = packed
+        return torch.from_numpy(filled.view(np.int64))
     places = torch.arange(64, device=bits.device)
     words = torch.nn.functional.pad(bits, (0, padding)).unflatten(-1, (-1, 64))
     return (words.long() << places).sum(-1)  # distinct powers of two: a sum is an or, the sign bit included
@@ -84,24 +90,32 @@ def _blocks(queries: Tensor, addresses: Tensor) -> Iterator[tuple[int, int, np.n
             distances = _counted(words, lines[:, start : start + COUNTED])
             yield 0, start, -distances.T, np.zeros(len(words), np.int32)
         return
-    bits = unpack(queries)
-    signs = (bits.char() * 2 - 1).split(TOGETHER)
+    bits = _ones(words)
+    signs = (bits * 2 - 1).split(TOGETHER)
     lengths = bits.sum(1, dtype=torch.int32).split(TOGETHER)
     for start in range(0, lines.shape[1], BLOCK):
-        block = np.ascontiguousarray(lines[:, start : start + BLOCK].T).view(np.uint8)
-        ones = torch.from_numpy(np.unpackbits(block, axis=1, bitorder="little").view(np.int8))
+        ones = _ones(np.ascontiguousarray(lines[:, start : start + BLOCK].T))
         for number, (sign, length) in enumerate(zip(signs, lengths, strict=True)):
             # Of the address's ones those that the query has count +1, the others -1.
             yield number * TOGETHER, start, torch._int_mm(ones, sign.mT).numpy(), length.numpy()
 
 
+def _ones(words: np.ndarray) -> Tensor:
+    """The bits of (rows, words), one to a byte."""
+    return torch.from_numpy(np.unpackbits(words.view(np.uint8), axis=1, bitorder="little").view(np.int8))
+
+
 def _counted(queries: np.ndarray, lines: np.ndarray) -> np.ndarray:
     """Distances of (queries, words) from (words, slots): the ones of every word's exclusive or."""
     distances = np.zeros((len(queries), lines.shape[1]), np.int32)
-    differing, ones = np.empty_like(lines[0]), np.empty(lines.shape[1], np.uint8)
+    differing = np.empty_like(lines[0])
+    ones, sums = np.empty((2, lines.shape[1]), np.uint8)
     for query, distance in zip(queries, distances, strict=True):
-        for word, line in zip(query, lines, strict=True):
-            np.bitwise_xor(line, word, out=differing)
-            np.bitwise_count(differing, out=ones)
-            distance += ones
+        for start in range(0, len(lines), 3):  # the ones of three words fit into a byte
+            sums.fill(0)
+            for word, line in zip(query[start : start + 3], lines[start : start + 3], strict=True):
+                np.bitwise_xor(line, word, out=differing)
+                np.bitwise_count(differing, out=ones)
+                sums += ones
+            distance += sums
     return distances
