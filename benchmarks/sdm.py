@@ -5,8 +5,8 @@
 Both libraries get the same hard locations, radius and words, and are held to the same answers before anything
 is timed. torch-hd writes in place, as `write_` does; `write` returns a new state, and the copy of the old one
 counts. What is timed is the processor time of the one thread; medians and ratios of medians are printed. The
-Hopfield networks differ: torch-hd turns each unit by itself and compares energies (Demircigil et al. 2017), here
-all change together (Ramsauer et al. 2021); both are held to the stored pattern.
+Hopfield networks differ: torch-hd turns each unit by itself and compares energies (Demircigil et al. 2017),
+here all change together (Ramsauer et al. 2021); both are held to the stored pattern.
 """
 
 import argparse
