@@ -3,7 +3,7 @@
 Lample et al. 2019 replace feed-forward layers of a language model by a memory. Scaled down to what such a
 layer is for: 20,000 facts with nothing in common, of which a feed-forward network that costs as much per fact
 can keep only a few, since it has to pass through all its parameters for each. Usage and its divergence from
-uniform are measured as in section 4.4 of the paper, on the facts themselves.
+uniform are measured as in section 4 of the paper, on the facts themselves.
 """
 
 import math
@@ -119,7 +119,7 @@ def _right(logits: Tensor, facts: Facts) -> float:
 
 @torch.no_grad()
 def _usage(memory: ProductKey, facts: Facts) -> dict[str, Any]:
-    """How the facts are spread over the slots: Lample et al. 2019, section 4.4.
+    """How the facts are spread over the slots: Lample et al. 2019, section 4.
 
     The divergence weighs each reading, as theirs does; shares and counts are those of the state.
     """
