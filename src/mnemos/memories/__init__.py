@@ -17,6 +17,7 @@ from mnemos.memories.product_key import ProductKey, ProductKeyState, SiluGate
 from mnemos.memories.recurrent import GRUState, LSTMState, Recurrent, RNNState
 from mnemos.memories.segment_attention import SegmentAttention, SegmentAttentionState
 from mnemos.memories.sparse_distributed import SparseDistributed, SparseDistributedState
+from mnemos.memories.stepped import SteppedMemory
 from mnemos.memories.value_table import StoredValues, Values, ValueTable
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "SiluGate",
     "SparseDistributed",
     "SparseDistributedState",
+    "SteppedMemory",
     "StoredValues",
     "ValueTable",
     "Values",

@@ -13,8 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnemos.memories.base import Memory
-from mnemos.tree import reset_rows, where_rows
+from mnemos.memories.stepped import SteppedMemory
 
 
 class RNNState(NamedTuple):
@@ -77,7 +76,7 @@ _KINDS = {
 
 
 @final
-class Recurrent(Memory):
+class Recurrent(SteppedMemory):
     """An RNN, GRU or LSTM whose whole memory, gates included, is the state.
 
     The LSTM's forget gates start with bias 1 (Jozefowicz, Zaremba & Sutskever 2015): torch starts them
@@ -142,30 +141,23 @@ class Recurrent(Memory):
         mask: Bool[Tensor, "batch time"] | None = None,
         reset: Bool[Tensor, "batch time"] | None = None,
     ) -> tuple[Float[Tensor, "batch time output"], Any]:
-        state, real, fresh = self.begin(inputs, state, mask, reset)
+        state, _, _ = self.begin(inputs, state, mask, reset)
         if mask is not None or reset is not None or not self._can_fuse(inputs):
-            return self._loop(inputs, state, real, fresh)
+            return super().forward(inputs, state, mask=mask, reset=reset)
         early, state = self._fused(inputs[:, :-1], state)
         # The loop takes the last step, so that the gates of that step are in the state.
-        late, state = self._loop(inputs[:, -1:], state, real[:, -1:], fresh[:, -1:])
+        late, state = super().forward(inputs[:, -1:], state)
         return torch.cat([early, late], dim=1), state
 
-    def _loop(self, inputs: Tensor, state: Any, real: Tensor, fresh: Tensor) -> tuple[Tensor, Any]:
-        """Step by step; the inputs' share of every gate is one large product beforehand."""
-        kind, initial = self._kind, self.initial_state(1)
-        inputs = inputs.masked_fill(~real.unsqueeze(-1), 0)
-        from_inputs = functional.linear(inputs, self.weights.weight_ih, self.weights.bias_ih)
-        outputs = []
-        for from_input, step, starts in zip(*(x.unbind(1) for x in (from_inputs, real, fresh)), strict=True):
-            state = reset_rows(state, starts, initial)
-            from_hidden = functional.linear(state.hidden, self.weights.weight_hh, self.weights.bias_hh)
-            # In the state's precision: half-precision gates would let the state's dtype drift.
-            new = kind.step(from_input.to(state.hidden), from_hidden.to(state.hidden), state)
-            state = where_rows(step, new, state)
-            outputs.append(state.hidden.masked_fill(~step.unsqueeze(-1), 0))
-        if not outputs:
-            return inputs.new_zeros(*inputs.shape[:2], self.hidden_size), state
-        return torch.stack(outputs, dim=1), state
+    def prepare(self, inputs: Float[Tensor, "*shape input"]) -> Float[Tensor, "*shape prepared"]:
+        """The inputs' share of every gate."""
+        return functional.linear(inputs, self.weights.weight_ih, self.weights.bias_ih)
+
+    def step(self, prepared: Float[Tensor, "batch prepared"], state: Any) -> tuple[Tensor, Any]:
+        from_hidden = functional.linear(state.hidden, self.weights.weight_hh, self.weights.bias_hh)
+        # In the state's precision: half-precision gates would let the state's dtype drift.
+        state = self._kind.step(prepared.to(state.hidden), from_hidden.to(state.hidden), state)
+        return state.hidden, state
 
     def _can_fuse(self, inputs: Tensor) -> bool:
         # torch.compile cannot trace torch's fused run and does not need it; under autocast its dtypes vary.
