@@ -74,9 +74,9 @@ class MemoryAugmented(SteppedMemory):
 
     def initial_state(self, batch_size: int) -> MemoryAugmentedState:
         """Controller and memory as they begin; nothing was read."""
-        recurrent = isinstance(self.controller, SteppedMemory)
+        controller = self.controller
         return MemoryAugmentedState(
-            self.controller.initial_state(batch_size) if recurrent else (),
+            controller.initial_state(batch_size) if isinstance(controller, SteppedMemory) else (),
             self.memory.initial_state(batch_size),
             self._origin.new_zeros(batch_size, self.memory.output_size),
         )
