@@ -12,7 +12,10 @@ from mnemos.ops.delta_rule import unit
 def cosine_similarity(
     keys: Float[Tensor, "*rows heads width"], memory: Float[Tensor, "*rows slots width"]
 ) -> Float[Tensor, "*rows heads slots"]:
-    """K(k, M_i) from -1 to 1; 0 for a key of zeros and for an empty slot, with gradients that stay finite."""
+    """K(k, M_i) from -1 to 1; 0 for a key of zeros and for an empty slot, with gradients that stay finite.
+
+    Vectors shorter than 1e-3 count as less alike, so that this is continuous at zero.
+    """
     return unit(keys) @ unit(memory).mT
 
 
