@@ -4,10 +4,11 @@ import signal
 import pytest
 import torch
 
-from mnemos import training
 from mnemos.models import load_model, small_transformer
 from mnemos.tasks.text import Document, train_tokenizer
-from mnemos.training import NOT_A_TARGET, Samples, TrainingConfig, encode_documents, train_language_model
+from mnemos.training import loop
+from mnemos.training.language import NOT_A_TARGET, Samples, encode_documents, train_language_model
+from mnemos.training.loop import TrainingConfig
 
 DOCUMENTS = [Document("long", "the cat sat on the mat. " * 30), Document("short", "a dog")]
 
@@ -76,7 +77,7 @@ def test_ctrl_c_leaves_a_usable_model_and_the_run_goes_on_to_the_same_end(tokeni
 
 def test_a_finished_run_is_not_run_again(tokenizer, tmp_path, monkeypatch):
     first = train(tokenizer, tmp_path, steps=3)
-    monkeypatch.setattr(training._Training, "training_step", lambda *_: pytest.fail("trained on"))
+    monkeypatch.setattr(loop.Learner, "training_step", lambda *_: pytest.fail("trained on"))
     assert train(tokenizer, tmp_path, steps=3).fingerprint == first.fingerprint
 
 
