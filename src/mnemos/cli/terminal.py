@@ -101,7 +101,7 @@ def answering(json: bool) -> Iterator[Terminal]:
 
 def _refusals() -> tuple[type[Exception], ...]:
     """What says that something is wrong with the input; anything else is a fault of the program."""
-    from mnemos.models.checkpoint import ModelError  # late: it brings all of the models
+    from mnemos.models.folder import ModelError  # late: it brings all of the models
 
     return OSError, ValueError, LookupError, ImportError, ModelError, StoreError, sqlite3.Error
 

@@ -1,6 +1,7 @@
 """Memories inside networks."""
 
-from mnemos.models.checkpoint import LanguageModel, ModelError, language_model, load_model, save_model
+from mnemos.models.checkpoint import LanguageModel, language_model, load_model, save_model
+from mnemos.models.folder import ModelError
 from mnemos.models.hopfield import HopfieldAssociation, HopfieldLookup, HopfieldPooling
 from mnemos.models.mixture import (
     Evidence,
