@@ -21,8 +21,15 @@ class Batch(NamedTuple):
 class Task(ABC):
     """A source of batches and a score. A concrete task is a frozen dataclass of its sizes."""
 
-    input_size: int
-    output_size: int
+    @property
+    @abstractmethod
+    def input_size(self) -> int:
+        """Width of an input."""
+
+    @property
+    @abstractmethod
+    def output_size(self) -> int:
+        """Width of an output."""
 
     @abstractmethod
     def batch(self, rows: int, generator: torch.Generator) -> Batch:
