@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-import mnemos.models.checkpoint as checkpoint
+import mnemos.models.folder as folder
 from mnemos.memories import DeltaRule, SegmentAttention
 from mnemos.models import (
     ModelError,
@@ -92,21 +92,21 @@ def test_the_file_of_another_model_is_refused(tmp_path, model, tokenizer):
 def test_a_newer_format_is_refused(tmp_path, model, tokenizer):
     save_model(tmp_path, model, tokenizer)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "format": checkpoint.FORMAT + 1}))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "format": folder.FORMAT + 1}))
     with pytest.raises(ModelError, match="update mnemos"):
         load_model(tmp_path)
 
 
 def test_a_save_that_stops_halfway_never_leaves_a_wrong_model(tmp_path, model, tokenizer, monkeypatch):
     save_model(tmp_path, model, tokenizer)
-    replace, done = checkpoint._replace, []
+    replace, done = folder._replace, []
 
     def stops(file, content):
         if len(done) == 2:
             raise OSError("no space left on device")
         done.append(replace(file, content))
 
-    monkeypatch.setattr(checkpoint, "_replace", stops)
+    monkeypatch.setattr(folder, "_replace", stops)
     with torch.no_grad():
         model.embedding.weight += 1
     with pytest.raises(OSError, match="no space"):

@@ -1,4 +1,4 @@
-"""A controller beside a memory: what only the wiring claims. Its laws are in the suite."""
+"""A controller beside a memory: the laws of every memory, and what only the wiring claims."""
 
 import pytest
 import torch
@@ -6,6 +6,16 @@ from torch import nn
 
 from mnemos.memories import Recurrent
 from mnemos.models.memory_augmented import MemoryAugmented
+from mnemos.testing import MemorySuite
+
+
+class TestLaws(MemorySuite):
+    @pytest.fixture(params=["recurrent", "feed_forward"])
+    def memory(self, request) -> MemoryAugmented:
+        torch.manual_seed(0)
+        if request.param == "recurrent":
+            return MemoryAugmented(Recurrent(7, 5, cell="gru"), Recurrent(5, 3), 4)
+        return MemoryAugmented(nn.Linear(7, 5), Recurrent(5, 3), input_size=4)
 
 
 def test_what_was_read_reaches_the_controller_one_step_later() -> None:

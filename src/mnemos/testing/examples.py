@@ -23,7 +23,6 @@ from mnemos.memories import (
 from mnemos.memories.base import Memory
 from mnemos.memories.engram import NGramHash
 from mnemos.memories.linear_associator import delta, pseudo_inverse
-from mnemos.models.memory_augmented import MemoryAugmented
 from mnemos.ops import hopfield
 from mnemos.ops.ngram import sign_codes
 from mnemos.retention import least_often_used, least_recently_used
@@ -51,10 +50,6 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "LinearAssociator": lambda: LinearAssociator(4),
         "LinearAssociator/delta": lambda: LinearAssociator(4, 3, delta()),
         "LinearAssociator/pseudo_inverse": lambda: LinearAssociator(4, 3, pseudo_inverse()),
-        "MemoryAugmented": lambda: MemoryAugmented(Recurrent(7, 5, cell="gru"), Recurrent(5, 3), 4),
-        "MemoryAugmented/feed_forward": lambda: MemoryAugmented(
-            nn.Linear(7, 5), Recurrent(5, 3), input_size=4
-        ),
         "ModernHopfield": lambda: ModernHopfield(4, slots=3),
         "ModernHopfield/steps": lambda: ModernHopfield(3, slots=6, inverse_temperature=2.0, steps=3),
         "ProductKey": lambda: ProductKey(4, 5, 3, heads=2, top_k=7, key_size=6),
