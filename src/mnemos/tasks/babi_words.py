@@ -40,11 +40,11 @@ class BabiWords(ClassTask):
     longest: int | None = None
 
     @property
-    def input_size(self) -> int:  # type: ignore[override]
+    def input_size(self) -> int:
         return len(self.vocabulary)
 
     @property
-    def output_size(self) -> int:  # type: ignore[override]
+    def output_size(self) -> int:
         return len(self.vocabulary)
 
     def batch(self, rows: int, generator: torch.Generator) -> Batch:
