@@ -18,17 +18,20 @@ import torch
 from typer.testing import CliRunner
 
 import mnemos
-from mnemos import studies
+from mnemos import studies, tasks
 from mnemos.cli import app
 from mnemos.cli.stores import budget_of, chosen
+from mnemos.cli.training import TASKS
 from mnemos.models.checkpoint import save_model
+from mnemos.models.networks import load_network
 from mnemos.models.transformer import small_transformer
 from mnemos.stores.base import StoreError
 from mnemos.studies.study import Study, Threshold
 from mnemos.tasks.text import Document, train_tokenizer
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "commands.md"
-COMMANDS = [command.callback.__name__ for command in app.registered_commands]
+# Of `mnemos train`, whose commands are the tasks and differ in nothing else, one stands for all.
+COMMANDS = ["train text", "train copy", *(command.callback.__name__ for command in app.registered_commands)]
 POEM = "the cat sat on the mat and the dog sat on the log.\n"
 PHRASE = "the cat sat on the"
 RUNNER = CliRunner()
@@ -101,7 +104,9 @@ def reference() -> str:
         "be understood ends with code 2. Ctrl-C ends with code 130 and leaves a usable store. This page is "
         "written by `python tests/test_cli.py`.\n"
     )
-    parts = [f"\n## {name}\n\n```text\n{mnemos_(name, '--help').out.strip()}\n```\n" for name in COMMANDS]
+    parts = [
+        f"\n## {name}\n\n```text\n{mnemos_(*name.split(), '--help').out.strip()}\n```\n" for name in COMMANDS
+    ]
     return head + "".join(parts)
 
 
@@ -111,7 +116,7 @@ def test_the_reference_is_the_help():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_an_example(name):
-    done = mnemos_(name, "--help")
+    done = mnemos_(*name.split(), "--help")
     assert done.code == 0
     assert f"Example: mnemos {name}" in " ".join(done.out.split())
     assert "--json" in done.out
@@ -125,10 +130,43 @@ def test_the_command_line_loads_no_library_that_takes_long():
 
 def test_training_makes_a_model_that_reads(texts, tmp_path):
     size = ("--width", 16, "--layers", 1, "--vocabulary", 256)
-    facts = facts_of("train", tmp_path / "model", texts, "--steps", 2, *size)
+    facts = facts_of("train", "text", tmp_path / "model", texts, "--steps", 2, *size)
     assert facts["documents"] == 2
     assert facts["parameters"] > 0
     assert facts_of("read", tmp_path / "model", tmp_path / "memory", texts)["records"] > 0
+
+
+def test_a_memory_is_trained_on_a_task_and_goes_on(tmp_path):
+    run = ("train", "copy", tmp_path / "run", "--memory", "lstm", "--hidden-size", 8)
+    sizes = ("--set", "width=2", "--set", "lengths=1,2", "--batch-size", 4)
+    first = facts_of(*run, *sizes, "--steps", 3)
+    assert (first["task"], first["memory"], first["steps"]) == ("copy", "lstm", 3)
+    assert 0 <= first["error"] <= 1
+    assert facts_of(*run, *sizes, "--steps", 5)["steps"] == 5
+    network, recipe, facts = load_network(tmp_path / "run")
+    assert facts["task"] == {"name": "copy", "sizes": {"width": 2, "lengths": [1, 2]}}
+    assert network(torch.zeros(1, 4, recipe.input_size))[0].shape == (1, 4, recipe.output_size)
+    assert "of another run" in facts_of(*run, "--set", "width=3", code=1)["error"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--memory", "lost"), "memory must be one of"),
+        (("--memory", "delta-rule", "--set", "wdth=3"), "delta-rule cannot be built"),
+        (("--memory", "lstm", "--set", "width"), "--set must be NAME=VALUE, not 'width'"),
+        (("--memory", "lstm", "--set", "lengths=3,1"), "lengths must be"),
+        (("--memory", "lstm", "--steps", 0), "steps must be above 0"),
+    ],
+    ids=str,
+)
+def test_training_that_makes_no_sense_is_refused(tmp_path, options, error):
+    assert error in facts_of("train", "copy", tmp_path / "run", *options, code=1)["error"]
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_every_task_has_its_command():
+    assert set(TASKS) == set(tasks.TASKS)
 
 
 def test_reading_reports_what_the_memory_is_worth(model, texts, tmp_path):

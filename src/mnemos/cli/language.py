@@ -26,7 +26,6 @@ Namespace = Annotated[str, typer.Option(help="Which part of the memory; parts ne
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog="Example: mnemos train model texts/ --seconds 120")(train)
     app.command(epilog="Example: mnemos read model notes.memory texts/ letter.txt")(read)
     app.command(epilog='Example: mnemos recall model notes.memory "The header is"')(recall)
     app.command(epilog='Example: mnemos correct model notes.memory "The header is" " optional"')(correct)

@@ -144,14 +144,18 @@ def run(
         looks = {"val_check_interval": look_every, "check_val_every_n_epoch": None} if unseen else {}
         trainer = _trainer(folder, config, [timer, *told, *watchers], looks)
         stream = _Stream(batches, lambda: trainer.global_step)
-        interrupted = _fit(trainer, learner, stream, unseen, checkpoint if found else None)
+        looked_at = None if unseen is None else _Stream(lambda step: iter(unseen), lambda: 0)
+        interrupted = _fit(trainer, learner, stream, looked_at, checkpoint if found else None)
         if not interrupted:
             trainer.save_checkpoint(checkpoint)
     return interrupted
 
 
 class _Stream:
-    """Batches from the trainer's step on: a run that goes on gets those that it has not had."""
+    """Batches from the trainer's step on: a run that goes on gets those that it has not had.
+
+    To Lightning a plain list would be several sources of batches.
+    """
 
     def __init__(self, batches: Callable[[int], Iterator[Any]], step: Callable[[], int]) -> None:
         self.batches, self.step = batches, step

@@ -1,0 +1,142 @@
+"""`mnemos train`: a language model on text, or a network with a memory on a task."""
+
+import inspect
+import json as json_format
+import time
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mnemos.cli import language
+from mnemos.cli.terminal import Json, answering
+
+if TYPE_CHECKING:
+    from mnemos.models.networks import Recipe
+    from mnemos.tasks.task import Task
+
+TASKS = (
+    "associative-recall",
+    "copy",
+    "dynamic-n-grams",
+    "key-value-recall",
+    "priority-sort",
+    "repeat-copy",
+)
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    group.command("text", epilog="Example: mnemos train text model texts/ --seconds 120")(language.train)
+    for task in TASKS:
+        group.command(task, epilog=f"Example: mnemos train {task} run --memory lstm --steps 2000")(_of(task))
+    app.add_typer(group, name="train", help="Trains a language model on text, or a memory on a task.")
+
+
+def _of(task: str) -> Callable[..., None]:
+    """The command of one task."""
+
+    @wraps(train)
+    def command(**given: Any) -> None:
+        train(task, **given)
+
+    signature = inspect.signature(train)
+    rest = [parameter for name, parameter in signature.parameters.items() if name != "task"]
+    command.__signature__ = signature.replace(parameters=rest)  # type: ignore[attr-defined]
+    return command
+
+
+def train(
+    task: str,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run.")],
+    memory: Annotated[
+        str, typer.Option(help="For instance ntm or lstm; a wrong name shows all that there are.")
+    ],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A size of the task, or an argument of the memory."),
+    ] = None,
+    hidden_size: Annotated[int, typer.Option(help="Of the controller, or of the layers around.")] = 100,
+    steps: Annotated[int, typer.Option(help="How many steps to train, earlier ones included.")] = 10_000,
+    seconds: Annotated[float | None, typer.Option(help="Or how long, whichever ends first.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Sequences in a step.")] = 16,
+    learning_rate: Annotated[float, typer.Option(help="At its highest; it falls by a cosine.")] = 2e-3,
+    goal: Annotated[float, typer.Option(help="The error on unseen sequences that is good enough.")] = 0.0,
+    patience: Annotated[
+        int | None, typer.Option(help="Looks, one every 100 steps, without progress that end the run.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from where an earlier run was stopped.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
+    json: Json = False,
+) -> None:
+    """Trains a network with a memory on a task.
+
+    Run again, it goes on from where it was stopped. The folder gets the network, its checkpoints, and logs
+    for TensorBoard where that is installed.
+    """
+    with answering(json) as terminal:
+        chosen, recipe = _chosen(task, memory, hidden_size, set_ or [])
+        import torch
+
+        from mnemos.models.networks import save_network
+        from mnemos.training.loop import TrainingConfig
+        from mnemos.training.task import train_on_task
+
+        torch.manual_seed(seed)
+        network = recipe.build()
+        config = TrainingConfig(steps, seconds, batch_size, learning_rate, weight_decay=0.0, seed=seed)
+        started = time.perf_counter()
+        with terminal.progress(f"{memory} learns {task}") as advance:
+            judged = train_on_task(
+                network,
+                chosen,
+                run,
+                config,
+                goal=goal,
+                patience=patience,
+                resume=resume,
+                progress=False,
+                advance=advance,
+            )
+        save_network(run, recipe, network, task={"name": task, "sizes": asdict(chosen)})  # type: ignore[call-overload]
+        facts = {
+            "run": str(run),
+            "task": task,
+            "memory": memory,
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            **judged._asdict(),
+            "seconds": time.perf_counter() - started,
+        }
+        terminal.show(
+            facts,
+            f"{memory} on {task}: {judged.error:.2%} of the answers to unseen sequences are wrong after "
+            f"{judged.steps:,} steps ({facts['seconds']:.0f} s, {facts['parameters']:,} parameters): {run}",
+        )
+
+
+def _chosen(task: str, memory: str, hidden_size: int, settings: list[str]) -> "tuple[Task, Recipe]":
+    """The task and the network's recipe; each setting goes to the one that has it."""
+    from mnemos import tasks
+    from mnemos.models.networks import Recipe
+
+    plain = tasks.named(task)
+    sizes = {field.name for field in fields(plain)}  # type: ignore[arg-type]  # a task is a dataclass
+    given = dict(_setting(text) for text in settings)
+    chosen = tasks.named(task, **{name: value for name, value in given.items() if name in sizes})
+    arguments = {name: value for name, value in given.items() if name not in sizes}
+    return chosen, Recipe(memory, chosen.input_size, chosen.output_size, hidden_size, arguments)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, where a value is a number, true or false, several of them between commas, or a word."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"--set must be NAME=VALUE, not {text!r}")
+    try:
+        values = json_format.loads(f"[{value}]")
+    except ValueError:
+        return name, value
+    return name, values[0] if len(values) == 1 else tuple(values)
