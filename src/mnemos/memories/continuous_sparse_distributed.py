@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mnemos.memories.base import AddressableMemory, Reading, check_sizes
+from mnemos.memories.base import Reading, check_sizes
+from mnemos.memories.pairs import PairMemory
 from mnemos.ops.top_k_counters import add_and_sum, add_and_sum_loop, top_k_activations
 
 
@@ -17,7 +18,7 @@ class ContinuousSparseDistributedState(NamedTuple):
 
 
 @final
-class ContinuousSparseDistributed(AddressableMemory):
+class ContinuousSparseDistributed(PairMemory):
     """Sums of values at the few locations that are nearest to a key, with gradients through all of it.
 
     Kanerva's memory with real numbers and learned addresses: Bricken & Pehlevan 2021 and Bricken et al. 2023.
@@ -51,14 +52,10 @@ class ContinuousSparseDistributed(AddressableMemory):
         top_k: int,
         chunk_size: int = 64,
     ) -> None:
-        super().__init__()
-        width = key_size if value_size is None else value_size
-        check_sizes(key_size=key_size, value_size=width, top_k=top_k, chunk_size=chunk_size)
+        super().__init__(key_size, value_size)
+        check_sizes(top_k=top_k, chunk_size=chunk_size)
         if locations <= top_k:
             raise ValueError(f"locations must be more than top_k = {top_k}, not {locations}")
-        self.input_size = key_size if value_size is None else key_size + value_size
-        self.output_size = width
-        self.key_size, self.value_size = key_size, value_size
         self.locations, self.top_k, self.chunk_size = locations, top_k, chunk_size
         self.naive = False
         self.addresses = nn.Parameter(torch.randn(locations, key_size))
@@ -68,18 +65,6 @@ class ContinuousSparseDistributed(AddressableMemory):
         dtype = torch.promote_types(self._origin.dtype, torch.float32)
         shape = (batch_size, self.locations, self.output_size)
         return ContinuousSparseDistributedState(self._origin.new_zeros(shape, dtype=dtype))
-
-    def project(
-        self, inputs: Float[Tensor, "batch time input"]
-    ) -> tuple[
-        Float[Tensor, "batch time keys"],
-        Float[Tensor, "batch time keys"],
-        Float[Tensor, "batch time width"],
-        None,
-    ]:
-        """The input as key and value, or its two parts."""
-        keys, values = inputs[..., : self.key_size], inputs[..., -self.output_size :]
-        return keys, keys, values, None
 
     def forward(
         self,

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mnemos.memories.base import AddressableMemory, Reading, check_sizes
+from mnemos.memories.base import Reading
+from mnemos.memories.pairs import PairMemory
 from mnemos.ops.association import hebbian, pseudo_inverse_step
 from mnemos.ops.delta_rule import delta_rule_chunked
 from mnemos.tree import reset_rows, where_rows
@@ -65,7 +66,7 @@ def pseudo_inverse() -> WriteRule:
 
 
 @final
-class LinearAssociator(AddressableMemory):
+class LinearAssociator(PairMemory):
     """One matrix that holds all pairs at once, and answers a query q with W q.
 
     Kohonen 1972, "Correlation Matrix Memories"; Anderson 1972. Keys are scaled to length one when they are
@@ -93,12 +94,8 @@ class LinearAssociator(AddressableMemory):
     """
 
     def __init__(self, key_size: int, value_size: int | None = None, rule: WriteRule | None = None) -> None:
-        super().__init__()
-        check_sizes(key_size=key_size, value_size=1 if value_size is None else value_size)
-        self.key_size, self.value_size = key_size, value_size
+        super().__init__(key_size, value_size)
         self.rule = hebb() if rule is None else rule
-        self.output_size = key_size if value_size is None else value_size
-        self.input_size = key_size + (0 if value_size is None else value_size)
         if self.rule.together is not None:
             self.naive = False
 
@@ -126,19 +123,6 @@ class LinearAssociator(AddressableMemory):
         queries, keys, values, _ = self.project(inputs)
         read, state = self._run(state, queries, keys, values, real.to(inputs), fresh)
         return torch.where(real.unsqueeze(2), self.emit(read), 0), state
-
-    def project(
-        self, inputs: Float[Tensor, "batch time input"]
-    ) -> tuple[
-        Float[Tensor, "batch time keys"],
-        Float[Tensor, "batch time keys"],
-        Float[Tensor, "batch time width"],
-        None,
-    ]:
-        if self.value_size is None:
-            return inputs, inputs, inputs, None
-        keys, values = inputs.split([self.key_size, self.value_size], dim=2)
-        return keys, keys, values, None
 
     def emit(self, values: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time output"]:
         return values.to(self._origin.dtype)

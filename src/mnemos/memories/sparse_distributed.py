@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mnemos.memories.base import AddressableMemory, Reading, check_sizes
+from mnemos.memories.base import Reading, check_sizes
+from mnemos.memories.pairs import PairMemory
 from mnemos.ops.counters import copy, recall, store_, store_and_recall, store_and_recall_loop
 from mnemos.ops.hamming import pack, within_radius
 
@@ -20,7 +21,7 @@ class SparseDistributedState(NamedTuple):
 
 
 @final
-class SparseDistributed(AddressableMemory):
+class SparseDistributed(PairMemory):
     """Words of bits, each stored at every one of many random locations that lies near its address.
 
     Kanerva 1988, "Sparse Distributed Memory". The hard locations are random addresses, fixed once for all. A
@@ -61,17 +62,13 @@ class SparseDistributed(AddressableMemory):
         counter_bits: int = 8,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        width = key_size if value_size is None else value_size
-        check_sizes(key_size=key_size, value_size=width, locations=locations)
+        super().__init__(key_size, value_size)
+        check_sizes(locations=locations)
         if not 0 <= radius <= key_size:
             raise ValueError(f"radius must be from 0 to key_size = {key_size}, not {radius}")
         if not 2 <= counter_bits <= 16:
             raise ValueError(f"counter_bits must be from 2 to 16, not {counter_bits}")
-        self.input_size = key_size if value_size is None else key_size + value_size
-        self.output_size = width
-        self.key_size, self.value_size, self.locations = key_size, value_size, locations
-        self.radius, self.counter_bits, self.seed = radius, counter_bits, seed
+        self.locations, self.radius, self.counter_bits, self.seed = locations, radius, counter_bits, seed
         self.limit = 2 ** (counter_bits - 1) - 1
         self.naive = False
         self.register_buffer("addresses", hard_locations(key_size, locations, seed), persistent=False)
@@ -81,18 +78,6 @@ class SparseDistributed(AddressableMemory):
         dtype = torch.int8 if self.counter_bits <= 8 else torch.int16
         shape = (batch_size, self.locations, self.output_size)
         return SparseDistributedState(self._origin.new_zeros(shape, dtype=dtype))
-
-    def project(
-        self, inputs: Float[Tensor, "batch time input"]
-    ) -> tuple[
-        Float[Tensor, "batch time keys"],
-        Float[Tensor, "batch time keys"],
-        Float[Tensor, "batch time width"],
-        None,
-    ]:
-        """The input as address and word, or its two parts."""
-        keys, values = inputs[..., : self.key_size], inputs[..., -self.output_size :]
-        return keys, keys, values, None
 
     def forward(
         self,
