@@ -5,6 +5,7 @@ import tarfile
 import pytest
 import torch
 
+from mnemos.tasks import sizes_of
 from mnemos.tasks.babi import (
     TASKS,
     Question,
@@ -17,7 +18,7 @@ from mnemos.tasks.babi import (
     split_words,
     vocabulary,
 )
-from mnemos.tasks.babi_words import BabiWords, word_vocabulary
+from mnemos.tasks.babi_words import BabiWords, babi_words, word_vocabulary
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("MNEMOS_DATA"), reason="MNEMOS_DATA names no folder with bAbI"
@@ -176,3 +177,14 @@ def test_all_tasks_are_there_with_a_thousand_questions_each():
 def test_ten_thousand_have_ten_times_the_questions_and_the_same_test():
     assert sum(len(story.questions) for story in babi([1, 16], size="en-10k")) == 20_000
     assert babi([1], "test", size="en-10k") == babi([1], "test")
+
+
+@needs_data
+def test_stories_are_held_out_to_judge_by() -> None:
+    task = babi_words(tasks=(1, 15))
+    unseen = task.unseen()
+    assert len(unseen.stories) == round(0.1 * 200) + round(0.1 * 250)
+    assert not set(unseen.stories) & set(task.stories)
+    assert unseen.unseen() is unseen
+    assert unseen.input_size == task.input_size
+    assert sizes_of("babi") == {"tasks", "size", "longest", "seed"}

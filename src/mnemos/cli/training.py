@@ -4,7 +4,6 @@ import inspect
 import json as json_format
 import time
 from collections.abc import Callable
-from dataclasses import asdict, fields
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
 TASKS = (
     "associative-recall",
+    "babi",
     "copy",
     "dynamic-n-grams",
     "key-value-recall",
@@ -78,7 +78,7 @@ def train(
     for TensorBoard where that is installed.
     """
     with answering(json) as terminal:
-        chosen, recipe = _chosen(task, memory, hidden_size, set_ or [])
+        chosen, sizes, recipe = _chosen(task, memory, hidden_size, set_ or [])
         import torch
 
         from mnemos.models.networks import save_network
@@ -101,7 +101,7 @@ def train(
                 progress=False,
                 advance=advance,
             )
-        save_network(run, recipe, network, task={"name": task, "sizes": asdict(chosen)})  # type: ignore[call-overload]
+        save_network(run, recipe, network, task={"name": task, "sizes": sizes})
         facts = {
             "run": str(run),
             "task": task,
@@ -117,17 +117,17 @@ def train(
         )
 
 
-def _chosen(task: str, memory: str, hidden_size: int, settings: list[str]) -> "tuple[Task, Recipe]":
-    """The task and the network's recipe; each setting goes to the one that has it."""
+def _chosen(
+    task: str, memory: str, hidden_size: int, settings: list[str]
+) -> "tuple[Task, dict[str, Any], Recipe]":
+    """The task with what was set of it, and the network's recipe, which gets the other settings."""
     from mnemos import tasks
     from mnemos.models.networks import Recipe
 
-    plain = tasks.named(task)
-    sizes = {field.name for field in fields(plain)}  # type: ignore[arg-type]  # a task is a dataclass
     given = dict(_setting(text) for text in settings)
-    chosen = tasks.named(task, **{name: value for name, value in given.items() if name in sizes})
-    arguments = {name: value for name, value in given.items() if name not in sizes}
-    return chosen, Recipe(memory, chosen.input_size, chosen.output_size, hidden_size, arguments)
+    sizes = {name: given.pop(name) for name in tasks.sizes_of(task) & set(given)}
+    chosen = tasks.named(task, **sizes)
+    return chosen, sizes, Recipe(memory, chosen.input_size, chosen.output_size, hidden_size, given)
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -1,6 +1,8 @@
 """A task is a source of batches and a score."""
 
 import importlib
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from mnemos.tasks.task import Task
@@ -21,9 +23,10 @@ from mnemos.tasks.text import (
     train_tokenizer,
 )
 
-# For every name its file and class; a task is imported only when it is asked for.
+# For every name its file and what makes it there; a task is imported only when it is asked for.
 TASKS = {
     "associative-recall": ("algorithms", "AssociativeRecall"),
+    "babi": ("babi_words", "babi_words"),
     "copy": ("algorithms", "Copy"),
     "dynamic-n-grams": ("algorithms", "DynamicNGrams"),
     "key-value-recall": ("algorithms", "KeyValueRecall"),
@@ -32,20 +35,29 @@ TASKS = {
 }
 
 
-def named(name: str, **arguments: Any) -> Task:
+def named(name: str, **sizes: Any) -> Task:
     """The task of that name, with sizes of one's own where they are given.
 
     Raises:
         ValueError: there is no such task, or it has no such size.
     """
-    if name not in TASKS:
-        raise ValueError(f"there is no task {name!r}: there are {', '.join(TASKS)}")
-    file, kind = TASKS[name]
     try:
-        task: Task = getattr(importlib.import_module(f"{__name__}.{file}"), kind)(**arguments)
+        return _maker(name)(**sizes)
     except TypeError as error:
         raise ValueError(f"{name} cannot be made: {error}") from None
-    return task
+
+
+def sizes_of(name: str) -> set[str]:
+    """The names of what can be chosen about a task."""
+    return set(inspect.signature(_maker(name)).parameters)
+
+
+def _maker(name: str) -> Callable[..., Task]:
+    if name not in TASKS:
+        raise ValueError(f"there is no task {name!r}: there are {', '.join(TASKS)}")
+    file, maker = TASKS[name]
+    made: Callable[..., Task] = getattr(importlib.import_module(f"{__name__}.{file}"), maker)
+    return made
 
 
 __all__ = [
@@ -63,6 +75,7 @@ __all__ = [
     "python_reference",
     "read_documents",
     "repeated_lines",
+    "sizes_of",
     "split_documents",
     "standard_library",
     "train_tokenizer",

@@ -5,7 +5,7 @@ after each question one mark "-" for every word of its answer, at which the netw
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from mnemos.tasks.babi import Story, Vocabulary
+from mnemos.tasks.babi import Story, Vocabulary, babi, hold_out
 from mnemos.tasks.task import Batch, ClassTask
 
 ANSWER = "-"
@@ -22,6 +22,21 @@ ANSWER = "-"
 def word_vocabulary(stories: Sequence[Story]) -> Vocabulary:
     """All words of what is learned from, those of answers one by one, and the marks."""
     return Vocabulary(word for story in stories for pair in _spoken(story) for word in pair if word)
+
+
+def babi_words(
+    tasks: Sequence[int] | int = 1, size: str = "en", longest: int | None = None, seed: int = 0
+) -> "BabiWords":
+    """The stories to learn from of one task or of several, a tenth of them held out.
+
+    Args:
+        tasks, size: as in `tasks.babi.babi`, which also says where the stories are looked for.
+        longest: as in `BabiWords`.
+        seed: of which stories are held out.
+    """
+    stories = babi([tasks] if isinstance(tasks, int) else tasks, "train", size=size)
+    learn, choose = hold_out(stories, seed=seed)
+    return BabiWords(tuple(learn), word_vocabulary(stories), longest, tuple(choose))
 
 
 @dataclass(frozen=True)
@@ -33,11 +48,16 @@ class BabiWords(ClassTask):
         vocabulary: of `word_vocabulary`.
         longest: stories of more steps are left out; None leaves out none. A story of task 3 has up to
             1,900 steps, one of task 1 about 90.
+        held_out: stories to be judged by while the others are learned.
     """
 
     stories: tuple[Story, ...]
     vocabulary: Vocabulary
     longest: int | None = None
+    held_out: tuple[Story, ...] = ()
+
+    def unseen(self) -> "BabiWords":
+        return replace(self, stories=self.held_out, held_out=()) if self.held_out else self
 
     @property
     def input_size(self) -> int:

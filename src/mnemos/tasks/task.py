@@ -35,6 +35,10 @@ class Task(ABC):
     def batch(self, rows: int, generator: torch.Generator) -> Batch:
         """That many new sequences; the same generator in the same state gives the same ones."""
 
+    def unseen(self) -> "Task":
+        """What it is judged by while it is learned: itself, unless sequences come from a fixed collection."""
+        return self
+
     @abstractmethod
     def loss(self, outputs: Float[Tensor, "batch time output"], batch: Batch) -> Float[Tensor, ""]:
         """What training makes small."""

@@ -1,5 +1,6 @@
 """Training of a network on a task, until time is up, the task is learned, or nothing more is learned."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,13 +53,14 @@ def train_on_task(
         ValueError: the folder holds the checkpoint of another run.
         KeyboardInterrupt: Ctrl-C, after a checkpoint was saved.
     """
-    unseen = [task.batch(config.batch_size, _generator(config.seed, -1 - n)) for n in range(UNSEEN)]
+    judge = task.unseen()
+    unseen = [judge.batch(config.batch_size, _generator(config.seed, -1 - n)) for n in range(UNSEEN)]
     watchers = []
     if goal is not None or patience is not None:
         looks = 10**9 if patience is None else patience
         watchers.append(callbacks.EarlyStopping("error", patience=looks, stopping_threshold=goal))
     identity = {
-        "task": repr(task),
+        "task": hashlib.sha256(repr(task).encode()).hexdigest(),
         "parameters": {name: list(parameter.shape) for name, parameter in network.named_parameters()},
         **{name: getattr(config, name) for name in ("batch_size", "learning_rate", "weight_decay", "seed")},
     }
