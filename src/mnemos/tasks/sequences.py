@@ -3,14 +3,14 @@
 import random
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mnemos.tasks.task import Batch, Task
+from mnemos.tasks.task import Batch
 
 Range = tuple[int, int]  # least and most, both included
 
@@ -54,10 +54,10 @@ def distinct_bits(count: int, width: int, generator: torch.Generator) -> Tensor:
     return ((chosen.unsqueeze(1) >> torch.arange(width)) & 1).float()
 
 
-def check_ranges(task: Task) -> None:
-    """Raises ValueError for a size below 1 and for what is no range."""
-    for field in fields(task):  # type: ignore[arg-type]  # each of them is a dataclass
-        given = getattr(task, field.name)
+def check_ranges(sizes: Any) -> None:
+    """Raises ValueError if a dataclass has a size below 1, or a pair that is no range."""
+    for field in fields(sizes):
+        given = getattr(sizes, field.name)
         if isinstance(given, int) and given < 1:
             raise ValueError(f"{field.name} must be at least 1, not {given}")
         if isinstance(given, tuple) and not 1 <= given[0] <= given[1]:

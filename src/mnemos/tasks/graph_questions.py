@@ -1,0 +1,170 @@
+"""Graphs told edge by edge, and then a way to be followed or to be found: the tasks of the DNC.
+
+Graves et al. 2016, "Hybrid computing using a neural network with dynamic external memory". A step is a triple
+(source, destination, label of the edge), each of them a number written in one-hot digits, and two flags: the
+first is 1 while the question is asked, the second while answers are due. Numbers are drawn afresh for every
+sequence, so that nothing but the sequence itself tells which place has which number.
+"""
+
+import random
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from mnemos.tasks.graphs import Edge, Graph, Graphs
+from mnemos.tasks.sequences import Example, Range, answered, check_ranges, padded
+from mnemos.tasks.task import Batch, Task
+
+Triple = tuple[int | None, int | None, int | None]  # an edge with gaps
+
+
+class GraphTask(Task):
+    """What both questions share: how a graph is told, and how answers are judged."""
+
+    graphs: Graphs
+    digits: int
+    base: int
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    @property
+    def input_size(self) -> int:
+        return 3 * self.digits * self.base + 2
+
+    @property
+    def output_size(self) -> int:
+        return 3 * self.digits * self.base
+
+    def batch(self, rows: int, generator: torch.Generator) -> Batch:
+        chance = random.Random(int(torch.randint(2**62, (), generator=generator)))
+        return padded([self._example(chance) for _ in range(rows)])
+
+    @abstractmethod
+    def question(self, graph: Graph, chance: random.Random) -> tuple[list[Triple], list[Edge]] | None:
+        """What is asked, as triples with gaps, and the edges to answer; None if the graph does not fit."""
+
+    def loss(self, outputs: Float[Tensor, "batch time output"], batch: Batch) -> Float[Tensor, ""]:
+        """Cross-entropy in nats a digit."""
+        logits, digits = self._digits(outputs[batch.scored]), self._digits(batch.targets[batch.scored])
+        return functional.cross_entropy(logits.flatten(0, 1), digits.argmax(-1).flatten())
+
+    def error(self, outputs: Float[Tensor, "batch time output"], batch: Batch) -> float:
+        """The share of edges that are not answered in every digit."""
+        right = (self._digits(outputs).argmax(-1) == self._digits(batch.targets).argmax(-1)).all(-1)
+        return 1 - right[batch.scored].double().mean().item()
+
+    def wrong_ways(self, outputs: Float[Tensor, "batch time output"], batch: Batch) -> float:
+        """The share of sequences in which any edge is wrong, as the paper counts."""
+        right = (self._digits(outputs).argmax(-1) == self._digits(batch.targets).argmax(-1)).all(-1)
+        return 1 - (right | ~batch.scored).all(1).double().mean().item()
+
+    def _digits(self, numbers: Tensor) -> Tensor:
+        return numbers.unflatten(-1, (3 * self.digits, self.base))
+
+    def _example(self, chance: random.Random) -> Example:
+        while True:
+            graph = self.graphs.draw(chance)
+            asked = self.question(graph, chance)
+            if asked is not None:
+                break
+        question, answers = asked
+        places = self._named(sorted({place for edge in graph.edges for place in edge[:2]}), chance)
+        labels = self._named(sorted({edge.label for edge in graph.edges}), chance)
+        told = chance.sample(graph.edges, len(graph.edges))
+
+        def vector(source: int | None, destination: int | None, label: int | None) -> Tensor:
+            numbers = (places.get(source), places.get(destination), labels.get(label))
+            return torch.cat([self._written(number) for number in numbers])
+
+        blank = vector(None, None, None)
+        steps = [
+            *((vector(*edge), 0, 0) for edge in told),
+            *((vector(*triple), 1, 0) for triple in question),
+            *((blank, 0, 1) for _ in answers),
+        ]
+        inputs = torch.stack([torch.cat([triple, torch.tensor([ask, due])]) for triple, ask, due in steps])
+        return answered(inputs, torch.stack([vector(*edge) for edge in answers]))
+
+    def _named(self, things: Sequence[int], chance: random.Random) -> dict[int | None, int]:
+        """A number of its own for each thing."""
+        if len(things) > self.base**self.digits:
+            raise ValueError(
+                f"digits must suffice for {len(things)} numbers, not {self.digits} of base {self.base}"
+            )
+        numbers = chance.sample(range(self.base**self.digits), len(things))
+        return dict(zip(things, numbers, strict=True))
+
+    def _written(self, number: int | None) -> Tensor:
+        """A number in one-hot digits; all zeros where there is a gap."""
+        if number is None:
+            return torch.zeros(self.digits * self.base)
+        digits = torch.tensor([number // self.base**place % self.base for place in range(self.digits)])
+        return functional.one_hot(digits, self.base).float().flatten()
+
+
+@final
+@dataclass(frozen=True)
+class Traversal(GraphTask):
+    """From a place along edges that are named by their labels: every edge of the way is to be answered.
+
+    Args:
+        graphs: where they come from.
+        steps: edges of a way.
+        digits, base: of numbers; the paper has three decimal ones.
+    """
+
+    graphs: Graphs
+    steps: Range = (1, 4)
+    digits: int = 1
+    base: int = 10
+
+    def question(self, graph: Graph, chance: random.Random) -> tuple[list[Triple], list[Edge]] | None:
+        way = [chance.choice(graph.edges)]
+        for _ in range(chance.randint(*self.steps) - 1):
+            way.append(chance.choice(graph.ways[way[-1].destination]))
+        first, *rest = way
+        asked: list[Triple] = [(first.source, None, first.label)]
+        return [*asked, *((None, None, edge.label) for edge in rest)], way
+
+
+@final
+@dataclass(frozen=True)
+class ShortestPath(GraphTask):
+    """From one place to another by the fewest edges: every edge of the way is to be answered.
+
+    Only pairs with a single shortest way are asked about, so that there is one right answer; the paper counts
+    any of several. Between question and answers there are steps to plan in.
+
+    Args:
+        graphs: where they come from.
+        steps: edges of a way.
+        planning: steps between question and answers; the paper has ten.
+        digits, base: of numbers.
+    """
+
+    graphs: Graphs
+    steps: Range = (1, 3)
+    planning: int = 10
+    digits: int = 1
+    base: int = 10
+
+    def question(self, graph: Graph, chance: random.Random) -> tuple[list[Triple], list[Edge]] | None:
+        places = sorted(graph.ways)
+        fitting = []
+        for start in places:
+            for end in places:
+                ways = graph.shortest(start, end)
+                if start != end and len(ways) == 1 and self.steps[0] <= len(ways[0]) <= self.steps[1]:
+                    fitting.append((start, end, ways[0]))
+        if not fitting:
+            return None
+        start, end, way = chance.choice(fitting)
+        gap: Triple = (None, None, None)
+        return [(start, end, None), *[gap] * self.planning], way
