@@ -22,9 +22,11 @@ TASKS = (
     "babi",
     "copy",
     "dynamic-n-grams",
+    "graph-traversal",
     "key-value-recall",
     "priority-sort",
     "repeat-copy",
+    "shortest-path",
 )
 
 

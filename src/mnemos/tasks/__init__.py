@@ -25,13 +25,15 @@ from mnemos.tasks.text import (
 
 # For every name its file and what makes it there; a task is imported only when it is asked for.
 TASKS = {
-    "associative-recall": ("algorithms", "AssociativeRecall"),
+    "associative-recall": ("recall", "AssociativeRecall"),
     "babi": ("babi_words", "babi_words"),
     "copy": ("algorithms", "Copy"),
     "dynamic-n-grams": ("algorithms", "DynamicNGrams"),
-    "key-value-recall": ("algorithms", "KeyValueRecall"),
+    "graph-traversal": ("graph_questions", "graph_traversal"),
+    "key-value-recall": ("recall", "KeyValueRecall"),
     "priority-sort": ("algorithms", "PrioritySort"),
     "repeat-copy": ("algorithms", "RepeatCopy"),
+    "shortest-path": ("graph_questions", "shortest_path"),
 }
 
 

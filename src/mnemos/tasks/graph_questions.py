@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from mnemos.tasks.graphs import Edge, Graph, Graphs
+from mnemos.tasks.graphs import Edge, Graph, Graphs, RandomGraphs, UndergroundGraphs, underground
 from mnemos.tasks.sequences import Example, Range, answered, check_ranges, padded
 from mnemos.tasks.task import Batch, Task
 
@@ -168,3 +168,31 @@ class ShortestPath(GraphTask):
         start, end, way = chance.choice(fitting)
         gap: Triple = (None, None, None)
         return [(start, end, None), *[gap] * self.planning], way
+
+
+def graph_traversal(
+    map: str = "random", places: Range = (4, 6), steps: Range = (1, 4), digits: int = 2, base: int = 10
+) -> Traversal:
+    """`Traversal` of random graphs, or of parts of the Underground where `map` is "underground"."""
+    return Traversal(_graphs(map, places), steps, digits, base)
+
+
+def shortest_path(
+    map: str = "random",
+    places: Range = (4, 6),
+    steps: Range = (1, 3),
+    planning: int = 10,
+    digits: int = 2,
+    base: int = 10,
+) -> ShortestPath:
+    """`ShortestPath` in random graphs, or in parts of the Underground where `map` is "underground"."""
+    return ShortestPath(_graphs(map, places), steps, planning, digits, base)
+
+
+def _graphs(map: str, places: Range) -> Graphs:
+    match map:
+        case "random":
+            return RandomGraphs(places)
+        case "underground":
+            return UndergroundGraphs(underground()[0], places)
+    raise ValueError(f"map must be 'random' or 'underground', not {map!r}")
