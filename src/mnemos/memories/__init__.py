@@ -13,6 +13,7 @@ from mnemos.memories.key_value import KeyValue, KeyValueState
 from mnemos.memories.linear_associator import LinearAssociator, LinearAssociatorState
 from mnemos.memories.mapped_table import MappedTable
 from mnemos.memories.modern_hopfield import ModernHopfield, ModernHopfieldState
+from mnemos.memories.ntm import NTM, NTMState
 from mnemos.memories.product_key import ProductKey, ProductKeyState, SiluGate
 from mnemos.memories.recurrent import GRUState, LSTMState, Recurrent, RNNState
 from mnemos.memories.segment_attention import SegmentAttention, SegmentAttentionState
@@ -21,6 +22,7 @@ from mnemos.memories.stepped import SteppedMemory
 from mnemos.memories.value_table import StoredValues, Values, ValueTable
 
 __all__ = [
+    "NTM",
     "AddressableMemory",
     "ContinuousSparseDistributed",
     "ContinuousSparseDistributedState",
@@ -43,6 +45,7 @@ __all__ = [
     "ModernHopfield",
     "ModernHopfieldState",
     "NGramHash",
+    "NTMState",
     "ProductKey",
     "ProductKeyState",
     "RNNState",

@@ -6,6 +6,7 @@ from functools import partial
 from torch import nn
 
 from mnemos.memories import (
+    NTM,
     ContinuousSparseDistributed,
     DeltaRule,
     DenseHopfield,
@@ -52,6 +53,8 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "LinearAssociator/pseudo_inverse": lambda: LinearAssociator(4, 3, pseudo_inverse()),
         "ModernHopfield": lambda: ModernHopfield(4, slots=3),
         "ModernHopfield/steps": lambda: ModernHopfield(3, slots=6, inverse_temperature=2.0, steps=3),
+        "NTM": lambda: NTM(4, slots=5, width=3),
+        "NTM/heads": lambda: NTM(3, slots=4, width=2, read_heads=2, write_heads=2, shifts=2),
         "ProductKey": lambda: ProductKey(4, 5, 3, heads=2, top_k=7, key_size=6),
         "ProductKey/gated": lambda: ProductKey(
             4, 4, 3, heads=2, top_k=2, key_size=8, gate=SiluGate(4, 3, 5), count_usage=False
