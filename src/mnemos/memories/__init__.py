@@ -14,6 +14,7 @@ from mnemos.memories.linear_associator import LinearAssociator, LinearAssociator
 from mnemos.memories.mapped_table import MappedTable
 from mnemos.memories.modern_hopfield import ModernHopfield, ModernHopfieldState
 from mnemos.memories.ntm import NTM, NTMState
+from mnemos.memories.multi_hop import MultiHop, MultiHopState
 from mnemos.memories.product_key import ProductKey, ProductKeyState, SiluGate
 from mnemos.memories.recurrent import GRUState, LSTMState, Recurrent, RNNState
 from mnemos.memories.segment_attention import SegmentAttention, SegmentAttentionState
@@ -44,6 +45,8 @@ __all__ = [
     "Memory",
     "ModernHopfield",
     "ModernHopfieldState",
+    "MultiHop",
+    "MultiHopState",
     "NGramHash",
     "NTMState",
     "ProductKey",

@@ -201,31 +201,28 @@ def encode(
         LookupError: words of sentences or questions that the vocabulary lacks.
     """
     asked = [(story, question) for story in stories for question in story.questions]
-    longest = max(
-        len(text) for story in stories for text in (*story.sentences, *(q.words for q in story.questions))
-    )
-    width = longest if words is None else words
-    told = [min(question.after, slots) for _, question in asked]
-    result = Questions(
-        torch.zeros(len(asked), max(told, default=0), width, dtype=torch.int64),
+    texts = dict.fromkeys(text for story in stories for text in story.sentences)
+    texts |= dict.fromkeys(question.words for _, question in asked)
+    width = max(map(len, texts)) if words is None else words
+    row_of = {text: row for row, text in enumerate(texts, 1)}  # row 0 has no word
+    numbers = [[0] * width, *(vocabulary.numbers(text) + [0] * (width - len(text)) for text in texts)]
+    table = torch.tensor(numbers)
+    longest = max(min(question.after, slots) for _, question in asked)
+    told, places, supporting = [], [], []
+    for story, question in asked:
+        first = max(0, question.after - slots)
+        told.append(question.after - first)
+        rows = [row_of[text] for text in story.sentences[first : question.after]]
+        places.append(rows + [0] * (longest - len(rows)))
+        supporting.append([slot + first in question.supporting for slot in range(longest)])
+    return Questions(
+        table[torch.tensor(places)],
         torch.tensor(told),
-        torch.zeros(len(asked), width, dtype=torch.int64),
+        table[torch.tensor([row_of[question.words] for _, question in asked])],
         torch.tensor([_answer(question.answer, vocabulary) for _, question in asked]),
-        torch.zeros(len(asked), max(told, default=0), dtype=torch.bool),
+        torch.tensor(supporting),
         torch.tensor([story.task for story, _ in asked]),
     )
-    numbers = {
-        text: torch.tensor(vocabulary.numbers(text) + [0] * (width - len(text)))
-        for story in stories
-        for text in (*story.sentences, *(question.words for question in story.questions))
-    }
-    for row, (story, question) in enumerate(asked):
-        first = question.after - told[row]
-        for slot, sentence in enumerate(story.sentences[first : question.after]):
-            result.sentences[row, slot] = numbers[sentence]
-        result.questions[row] = numbers[question.words]
-        result.supporting[row, [place - first for place in question.supporting if place >= first]] = True
-    return result
 
 
 def _answer(answer: str, vocabulary: Vocabulary) -> int:

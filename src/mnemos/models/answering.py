@@ -1,0 +1,95 @@
+"""Training a network that answers questions about stories, and what share of its answers is wrong."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from mnemos.models.end_to_end import MemN2N
+from mnemos.tasks.babi import Questions
+
+
+@dataclass(frozen=True)
+class AnswerTraining:
+    """How to train, by stochastic gradient descent, after Sukhbaatar et al. 2015, section 4.2.
+
+    Args:
+        epochs: passes over the questions; the learning rate halves every quarter of them.
+        linear_epochs: of these, how many begin without softmax (linear start).
+        blanks: sentences that say nothing are put among the others, this many for each (random noise), so
+            that the network cannot rely on exact ages.
+        clip: the gradient's greatest norm, where the loss is a sum over the batch.
+    """
+
+    epochs: int = 60
+    linear_epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float = 0.01
+    blanks: float = 0.1
+    clip: float = 40.0
+    seed: int = 0
+
+
+def train_answers(
+    network: MemN2N,
+    learn: Questions,
+    choose: Questions,
+    training: AnswerTraining,
+    advance: Callable[[float, str], None] = lambda share, what: None,
+) -> list[float]:
+    """Trains a network in place, and returns the error on `choose` after every epoch.
+
+    Questions whose answer the vocabulary lacks are left out of what is learned. `advance` is told
+    (share done, from 0 to 1; what is happening) after every epoch.
+    """
+    learn = learn.pick(learn.answers >= 0)
+    generator = torch.Generator().manual_seed(training.seed)
+    optimizer = torch.optim.SGD(network.parameters(), lr=training.learning_rate)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, max(1, training.epochs // 4), 0.5)
+    errors = []
+    for epoch in range(training.epochs):
+        network.train()
+        network.memory.linear = epoch < training.linear_epochs
+        order = torch.randperm(len(learn.told), generator=generator)
+        for rows in order.split(training.batch_size):
+            batch = with_blanks(learn.pick(rows), training.blanks, network.slots, generator)
+            answer = network(batch.sentences, batch.told, batch.questions)
+            optimizer.zero_grad()
+            functional.cross_entropy(answer.logits, batch.answers, reduction="sum").backward()
+            nn.utils.clip_grad_norm_(network.parameters(), training.clip)
+            optimizer.step()
+        schedule.step()
+        errors.append(answer_error(network, choose))
+        advance((epoch + 1) / training.epochs, f"epoch {epoch + 1}, error {errors[-1]:.3f}")
+    network.memory.linear = False
+    return errors
+
+
+@torch.no_grad()
+def answer_error(network: MemN2N, questions: Questions) -> float:
+    """The share of questions that are answered wrongly, 0 to 1."""
+    network.eval()
+    right = [
+        network(batch.sentences, batch.told, batch.questions).logits.argmax(-1) == batch.answers
+        for batch in map(questions.pick, torch.arange(len(questions.told)).split(500))
+    ]
+    return 1 - torch.cat(right).double().mean().item()
+
+
+def with_blanks(questions: Questions, share: float, slots: int, generator: torch.Generator) -> Questions:
+    """Each sentence with a blank one before it by chance; the last `slots` of both are kept."""
+    count, length, width = questions.sentences.shape
+    blank = torch.rand(count, length, generator=generator) < share
+    there = torch.arange(length) < questions.told.unsqueeze(1)
+    told = questions.told + (blank & there).sum(1)
+    kept = told.clamp(max=slots)
+    place = torch.arange(length) + blank.cumsum(1) - (told - kept).unsqueeze(1)
+    place = place.masked_fill(~there | (place < 0), slots)  # one slot too many takes what is let go
+
+    def moved(told: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        return told.new_zeros(count, slots + 1, *told.shape[2:]).scatter(1, places, told)[:, :slots]
+
+    sentences = moved(questions.sentences, place.unsqueeze(-1).expand(-1, -1, width))
+    return questions._replace(sentences=sentences, told=kept, supporting=moved(questions.supporting, place))

@@ -1,0 +1,116 @@
+"""The end-to-end memory network: reads a story into its memory, and answers questions in several hops."""
+
+from typing import Any, NamedTuple, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mnemos.memories.multi_hop import MultiHop, MultiHopState
+
+
+class Answer(NamedTuple):
+    """What a network says to a question, and where it looked."""
+
+    logits: Float[Tensor, "batch vocabulary"]
+    weights: Float[Tensor, "batch hops slots"]  # of every slot in every hop
+
+
+@final
+class MemN2N(nn.Module):
+    """Sukhbaatar et al. 2015, "End-To-End Memory Networks".
+
+    A sentence is the sum of its words' embeddings, weighed by their places in it (position encoding, section
+    4.1): word j of J counts for (1 - j/J) - (k/d)(1 - 2j/J) in dimension k of d. That is linear in k, so two
+    sums over the words are enough for all dimensions. Sentences are written into a `MultiHop` memory as they
+    come; the question is embedded like a sentence's key (B = A¹), and the answer is the word whose embedding
+    as the last value fits best (Wᵀ = Cᴷ).
+
+    The story is the state, and the caller's: `tell` more later, `ask` as often as wanted, `mnemos.save` it.
+
+    Args:
+        vocabulary_size: numbers of words, 0 among them, which is no word.
+        width: d.
+        slots: sentences that are kept, the last ones.
+        hops: K.
+        tying: "adjacent" or "layer_wise"; see `MultiHop`.
+        position: whether places in a sentence count; False is a bag of words.
+    """
+
+    _place: Tensor
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        width: int = 50,
+        slots: int = 50,
+        hops: int = 3,
+        tying: str = "adjacent",
+        position: bool = True,
+    ) -> None:
+        super().__init__()
+        self.vocabulary_size, self.position = vocabulary_size, position
+        self.width, self.slots, self.hops, self.tying = width, slots, hops, tying
+        self.memory = MultiHop(width, slots, hops, tying)
+        # A¹ to Cᴷ side by side, so that one look-up finds all of a word's embeddings.
+        self.embedding = nn.Parameter(0.1 * torch.randn(vocabulary_size, self.memory.input_size))
+        place = torch.arange(1, width + 1) / width
+        self.register_buffer("_place", place.repeat(self.memory.records), persistent=False)  # k / d
+
+    def configuration(self) -> dict[str, Any]:
+        """The constructor's arguments by name."""
+        names = ("vocabulary_size", "width", "slots", "hops", "tying", "position")
+        return {name: getattr(self, name) for name in names}
+
+    def forward(
+        self,
+        sentences: Int[Tensor, "batch slots words"],
+        told: Int[Tensor, " batch"],
+        questions: Int[Tensor, "batch words"],
+    ) -> Answer:
+        """Answers one question of every story, given as numbers of words with 0 filling up.
+
+        Args:
+            told: how many of the sentences are there, at most the memory's slots.
+        """
+        there = torch.arange(sentences.shape[1], device=told.device) < told.unsqueeze(1)
+        embedded = self.embedding.new_zeros(*sentences.shape[:2], self.memory.input_size)
+        # Most stories are shorter than the longest: only sentences that are there are embedded.
+        embedded = embedded.index_put((there,), self._embed(sentences[there]))
+        _, keys, values, _ = self.memory.project(embedded)
+        return self.ask(self.memory.told(keys, values, told), questions)
+
+    def tell(
+        self, sentences: Int[Tensor, "batch slots words"], state: MultiHopState | None = None
+    ) -> MultiHopState:
+        """The story with more sentences told; a sentence of no word is told as well, and says nothing."""
+        state = self.memory.initial_state(sentences.shape[0]) if state is None else state
+        _, keys, values, _ = self.memory.project(self._embed(sentences))
+        return self.memory.write(state, keys, values)
+
+    def ask(self, state: MultiHopState, questions: Int[Tensor, "batch words"]) -> Answer:
+        """Answers a question of every story from what was told so far."""
+        question, _ = self._embed(questions).tensor_split([self.width], dim=-1)
+        reading = self.memory.read(state, question.unsqueeze(1))
+        weights = reading.weights.unflatten(-1, (self.hops, self.slots)).squeeze(1)
+        return Answer(reading.values.squeeze(1) @ self.embedding[:, -self.width :].mT, weights)
+
+    def _embed(self, words: Int[Tensor, "*shape words"]) -> Float[Tensor, "*shape embedded"]:
+        """Each sentence's key and values."""
+        there = words != 0
+        number = there.cumsum(-1)
+        share = number / number[..., -1:].clamp(min=1)  # j / J
+        if not self.position:
+            return self._sum(words, there.to(self.embedding))
+        return self._sum(words, 1 - share) - self._place * self._sum(words, 1 - 2 * share)
+
+    def _sum(self, words: Tensor, weights: Tensor) -> Tensor:
+        summed = functional.embedding_bag(
+            words.flatten(0, -2),
+            self.embedding,
+            per_sample_weights=weights.to(self.embedding).flatten(0, -2),
+            mode="sum",
+            padding_idx=0,
+        )
+        return summed.unflatten(0, words.shape[:-1])
