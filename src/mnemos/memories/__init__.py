@@ -13,8 +13,8 @@ from mnemos.memories.key_value import KeyValue, KeyValueState
 from mnemos.memories.linear_associator import LinearAssociator, LinearAssociatorState
 from mnemos.memories.mapped_table import MappedTable
 from mnemos.memories.modern_hopfield import ModernHopfield, ModernHopfieldState
-from mnemos.memories.ntm import NTM, NTMState
 from mnemos.memories.multi_hop import MultiHop, MultiHopState
+from mnemos.memories.ntm import NTM, NTMState
 from mnemos.memories.product_key import ProductKey, ProductKeyState, SiluGate
 from mnemos.memories.recurrent import GRUState, LSTMState, Recurrent, RNNState
 from mnemos.memories.segment_attention import SegmentAttention, SegmentAttentionState
