@@ -47,5 +47,5 @@ def test_names_and_sizes_are_checked():
     assert "lengths" in sizes_of("copy")
     with pytest.raises(ValueError, match="there is no task 'cop': there are associative-recall"):
         named("cop")
-    with pytest.raises(ValueError, match="copy cannot be made: .*wdth"):
+    with pytest.raises(ValueError, match="copy cannot be made"):
         named("copy", wdth=3)
