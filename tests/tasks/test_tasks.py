@@ -7,7 +7,7 @@ import torch
 
 from mnemos.tasks import TASKS, named, sizes_of
 
-NEEDS_DATA = {"babi"}
+NEEDS_DATA = {"babi", "omniglot"}
 
 
 @pytest.fixture(params=TASKS)

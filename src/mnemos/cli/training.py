@@ -24,6 +24,7 @@ TASKS = (
     "dynamic-n-grams",
     "graph-traversal",
     "key-value-recall",
+    "omniglot",
     "priority-sort",
     "repeat-copy",
     "shortest-path",

@@ -31,6 +31,7 @@ TASKS = {
     "dynamic-n-grams": ("algorithms", "DynamicNGrams"),
     "graph-traversal": ("graph_questions", "graph_traversal"),
     "key-value-recall": ("recall", "KeyValueRecall"),
+    "omniglot": ("omniglot", "omniglot_episodes"),
     "priority-sort": ("algorithms", "PrioritySort"),
     "repeat-copy": ("algorithms", "RepeatCopy"),
     "shortest-path": ("graph_questions", "shortest_path"),
