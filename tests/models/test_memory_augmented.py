@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mnemos.memories import Recurrent
+from mnemos.memories import SAM, Recurrent
 from mnemos.models.memory_augmented import MemoryAugmented
 from mnemos.testing import MemorySuite
 
@@ -57,3 +57,19 @@ def test_the_first_output_knows_nothing_of_what_other_calls_left() -> None:
 def test_sizes_that_do_not_fit_are_refused(controller, options, message) -> None:
     with pytest.raises(ValueError, match=message):
         MemoryAugmented(controller, Recurrent(4, 2), **options)
+
+
+def test_a_memory_that_works_in_place_does_so_within_a_network_and_gives_the_same() -> None:
+    torch.manual_seed(0)
+    network = MemoryAugmented(Recurrent(3 + 8, 6), SAM(6, slots=12, width=4, heads=2, top_k=2), 2)
+    inputs, mask = torch.randn(2, 9, 3, requires_grad=True), torch.rand(2, 9) < 0.8
+    reset = torch.zeros(2, 9, dtype=torch.bool)
+    reset[0, 4] = True
+    results = []
+    for naive in (False, True):
+        network.memory.naive = naive
+        outputs, state = network(inputs, mask=mask, reset=reset)
+        (slope,) = torch.autograd.grad(outputs.square().sum() + state.memory.memory.sum(), inputs)
+        results.append((outputs, state.memory.memory, slope))
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-5)

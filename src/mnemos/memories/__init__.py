@@ -11,19 +11,23 @@ from mnemos.memories.engram import Engram, EngramState, NGramHash
 from mnemos.memories.hopfield import Hopfield, HopfieldState
 from mnemos.memories.key_value import KeyValue, KeyValueState
 from mnemos.memories.linear_associator import LinearAssociator, LinearAssociatorState
+from mnemos.memories.mann import MANN, MANNState
 from mnemos.memories.mapped_table import MappedTable
 from mnemos.memories.modern_hopfield import ModernHopfield, ModernHopfieldState
 from mnemos.memories.multi_hop import MultiHop, MultiHopState
 from mnemos.memories.ntm import NTM, NTMState
 from mnemos.memories.product_key import ProductKey, ProductKeyState, SiluGate
 from mnemos.memories.recurrent import GRUState, LSTMState, Recurrent, RNNState
+from mnemos.memories.sam import SAM, SAMState
 from mnemos.memories.segment_attention import SegmentAttention, SegmentAttentionState
 from mnemos.memories.sparse_distributed import SparseDistributed, SparseDistributedState
 from mnemos.memories.stepped import SteppedMemory
 from mnemos.memories.value_table import StoredValues, Values, ValueTable
 
 __all__ = [
+    "MANN",
     "NTM",
+    "SAM",
     "AddressableMemory",
     "ContinuousSparseDistributed",
     "ContinuousSparseDistributedState",
@@ -41,6 +45,7 @@ __all__ = [
     "LSTMState",
     "LinearAssociator",
     "LinearAssociatorState",
+    "MANNState",
     "MappedTable",
     "Memory",
     "ModernHopfield",
@@ -54,6 +59,7 @@ __all__ = [
     "RNNState",
     "Reading",
     "Recurrent",
+    "SAMState",
     "SegmentAttention",
     "SegmentAttentionState",
     "SiluGate",

@@ -1,7 +1,7 @@
 """Memories that go step by step: what one step needs depends on what the last one left."""
 
-from abc import abstractmethod
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, final
 
 from jaxtyping import Bool, Float
 from torch import Tensor, stack
@@ -10,11 +10,33 @@ from mnemos.memories.base import Memory
 from mnemos.tree import reset_rows, where_rows
 
 
+class Stretch(ABC):
+    """A stretch of time that is being run. What happens on the way is its own: only `end` gives a state."""
+
+    @abstractmethod
+    def step(
+        self,
+        prepared: Float[Tensor, "batch prepared"],
+        known: Bool[Tensor, " batch"] | None,
+        starts: Bool[Tensor, " batch"] | None,
+    ) -> Float[Tensor, "batch output"]:
+        """The outputs of one step, zero where it is masked.
+
+        Args:
+            known: true where the step is real; None if it is in every row.
+            starts: true where a row starts afresh before the step; None if none does.
+        """
+
+    @abstractmethod
+    def end(self) -> Any:
+        """The state after the last step. Nothing follows it."""
+
+
 class SteppedMemory(Memory):
     """A memory whose definition is one step; masks, resets and the passage of time are the same for all.
 
-    `forward` is `prepare` for all steps at once, and then `step` after `step`. A network around the memory
-    that feeds its outputs back, `models.memory_augmented.MemoryAugmented`, calls both itself.
+    `forward` is `prepare` for all steps at once, and then step after step. A network around the
+    memory that feeds its outputs back, `models.memory_augmented.MemoryAugmented`, goes step by step itself.
     """
 
     def prepare(self, inputs: Float[Tensor, "*shape input"]) -> Float[Tensor, "*shape prepared"]:
@@ -24,6 +46,30 @@ class SteppedMemory(Memory):
     @abstractmethod
     def step(self, prepared: Float[Tensor, "batch prepared"], state: Any) -> tuple[Tensor, Any]:
         """One step of every row: the outputs (batch, output), and the state after it."""
+
+    def advance(
+        self,
+        prepared: Float[Tensor, "batch prepared"],
+        state: Any,
+        known: Bool[Tensor, " batch"] | None,
+        starts: Bool[Tensor, " batch"] | None,
+        initial: Any,
+    ) -> tuple[Tensor, Any]:
+        """`step` where it is known, the identity where it is not, and afresh where it starts."""
+        if starts is not None:
+            state = reset_rows(state, starts, initial)
+        output, after = self.step(prepared, state)
+        if known is None:
+            return output, after
+        return output.masked_fill(~known.unsqueeze(-1), 0), where_rows(known, after, state)
+
+    def stretch(self, state: Any) -> Stretch | None:
+        """Begins a stretch of time at a state, which stays as it is; None means to go state by state.
+
+        A memory whose step would copy what hardly changes gives a stretch here, which copies once and then
+        works in place.
+        """
+        return None
 
     def forward(
         self,
@@ -36,17 +82,37 @@ class SteppedMemory(Memory):
         state, real, fresh = self.begin(inputs, state, mask, reset)
         if mask is not None:
             inputs = inputs.masked_fill(~real.unsqueeze(-1), 0)  # padding may hold anything, NaN included
-        outputs, initial = [], self.initial_state(1)
+        if not inputs.shape[1]:
+            return inputs.new_zeros(*inputs.shape[:2], self.output_size), state
+        outputs, initial, stretch = [], self.initial_state(1), self.stretch(state)
         # Unbound, not indexed: the gradient of an index is as long as the sequence.
         steps = zip(self.prepare(inputs).unbind(1), real.unbind(1), fresh.unbind(1), strict=True)
         for prepared, known, starts in steps:
-            state = state if reset is None else reset_rows(state, starts, initial)
-            output, after = self.step(prepared, state)
-            if mask is None:
-                state = after
+            flags = None if mask is None else known, None if reset is None else starts
+            if stretch is None:
+                output, state = self.advance(prepared, state, *flags, initial)
             else:
-                output, state = output.masked_fill(~known.unsqueeze(-1), 0), where_rows(known, after, state)
+                output = stretch.step(prepared, *flags)
             outputs.append(output)
-        if not outputs:
-            return inputs.new_zeros(*inputs.shape[:2], self.output_size), state
-        return stack(outputs, dim=1), state
+        return stack(outputs, dim=1), state if stretch is None else stretch.end()
+
+
+@final
+class StateByState(Stretch):
+    """The plain way, a new state at every step, beside a memory that goes another."""
+
+    def __init__(self, memory: SteppedMemory, state: Any) -> None:
+        self.memory, self.state = memory, state
+        self.initial = memory.initial_state(1)
+
+    def step(
+        self,
+        prepared: Float[Tensor, "batch prepared"],
+        known: Bool[Tensor, " batch"] | None,
+        starts: Bool[Tensor, " batch"] | None,
+    ) -> Float[Tensor, "batch output"]:
+        output, self.state = self.memory.advance(prepared, self.state, known, starts, self.initial)
+        return output
+
+    def end(self) -> Any:
+        return self.state

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mnemos.memories.stepped import SteppedMemory
+from mnemos.memories.stepped import StateByState, SteppedMemory, Stretch
 
 
 class MemoryAugmentedState(NamedTuple):
@@ -90,6 +90,55 @@ class MemoryAugmented(SteppedMemory):
         else:
             hidden = self.controller(seen)
         reads, memory = self.memory.step(self.memory.prepare(hidden), state.memory)
+        return self.answer(hidden, reads), MemoryAugmentedState(remembered, memory, reads.to(state.reads))
+
+    def answer(
+        self, hidden: Float[Tensor, "batch hidden"], reads: Float[Tensor, "batch width"]
+    ) -> Float[Tensor, "batch output"]:
+        """y_t, from what the controller made of the input and what memory answered."""
         output = torch.cat([hidden, reads.to(hidden)], dim=-1)
-        output = output if self.output is None else self.output(output)
-        return output, MemoryAugmentedState(remembered, memory, reads.to(state.reads))
+        return output if self.output is None else self.output(output)
+
+    def stretch(self, state: MemoryAugmentedState) -> "Stretch | None":
+        memory = self.memory.stretch(state.memory)
+        return None if memory is None else _SideBySide(self, state, memory)
+
+
+@final
+class _SideBySide(Stretch):
+    """The same over a stretch of time of the memory, which goes its own way; and the controller its own."""
+
+    def __init__(self, network: MemoryAugmented, state: MemoryAugmentedState, memory: Stretch) -> None:
+        self.network, self.memory, self.reads = network, memory, state.reads
+        self.controller: Stretch | None = None
+        if isinstance(network.controller, SteppedMemory):
+            own = network.controller.stretch(state.controller)
+            self.controller = own or StateByState(network.controller, state.controller)
+
+    def step(
+        self,
+        prepared: Float[Tensor, "batch input"],
+        known: Bool[Tensor, " batch"] | None,
+        starts: Bool[Tensor, " batch"] | None,
+    ) -> Float[Tensor, "batch output"]:
+        network = self.network
+        if starts is not None:
+            self.reads = self.reads.masked_fill(starts.unsqueeze(-1), 0)
+        hidden = self._control(torch.cat([prepared, self.reads.to(prepared)], dim=-1), known, starts)
+        reads = self.memory.step(network.memory.prepare(hidden), known, starts).to(self.reads)
+        output = network.answer(hidden, reads)
+        if known is None:
+            self.reads = reads
+            return output
+        self.reads = torch.where(known.unsqueeze(-1), reads, self.reads)
+        return output.masked_fill(~known.unsqueeze(-1), 0)
+
+    def _control(self, seen: Tensor, known: Tensor | None, starts: Tensor | None) -> Tensor:
+        controller = self.network.controller
+        if self.controller is None or not isinstance(controller, SteppedMemory):
+            return controller(seen)
+        return self.controller.step(controller.prepare(seen), known, starts)
+
+    def end(self) -> MemoryAugmentedState:
+        controller = () if self.controller is None else self.controller.end()
+        return MemoryAugmentedState(controller, self.memory.end(), self.reads)

@@ -24,6 +24,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gru": ("Recurrent", {"cell": "gru"}),
     "rnn": ("Recurrent", {"cell": "rnn"}),
     "ntm": ("NTM", {"slots": 128, "width": 20}),
+    "mann": ("MANN", {}),
+    "sam": ("SAM", {}),
     "delta-rule": ("DeltaRule", {"heads": 4, "key_size": 16, "value_size": 16}),
     "segment-attention": ("SegmentAttention", {"window": 64, "heads": 4}),
 }

@@ -6,7 +6,9 @@ from functools import partial
 from torch import nn
 
 from mnemos.memories import (
+    MANN,
     NTM,
+    SAM,
     ContinuousSparseDistributed,
     DeltaRule,
     DenseHopfield,
@@ -52,6 +54,8 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "LinearAssociator": lambda: LinearAssociator(4),
         "LinearAssociator/delta": lambda: LinearAssociator(4, 3, delta()),
         "LinearAssociator/pseudo_inverse": lambda: LinearAssociator(4, 3, pseudo_inverse()),
+        "MANN": lambda: MANN(4, slots=5, width=3, heads=2),
+        "MANN/more_heads": lambda: MANN(3, slots=2, width=2, heads=3, decay=0.5),
         "ModernHopfield": lambda: ModernHopfield(4, slots=3),
         "ModernHopfield/steps": lambda: ModernHopfield(3, slots=6, inverse_temperature=2.0, steps=3),
         "NTM": lambda: NTM(4, slots=5, width=3),
@@ -66,6 +70,8 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "Recurrent": lambda: Recurrent(4, 5),
         "Recurrent/gru": lambda: Recurrent(4, 5, cell="gru", longest_dependency=20),
         "Recurrent/rnn": lambda: Recurrent(4, 5, cell="rnn"),
+        "SAM": lambda: SAM(4, slots=7, width=3, heads=2, top_k=3),
+        "SAM/more_heads": lambda: SAM(3, slots=3, width=2, heads=4, top_k=5),
         "SegmentAttention": lambda: SegmentAttention(4, 5, window=3, heads=2),
         "SparseDistributed": lambda: SparseDistributed(6, locations=20, radius=2, counter_bits=3),
         "SparseDistributed/pairs": lambda: SparseDistributed(6, 3, locations=20, radius=2, counter_bits=9),
