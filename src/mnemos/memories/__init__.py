@@ -8,6 +8,7 @@ from mnemos.memories.continuous_sparse_distributed import (
 from mnemos.memories.delta_rule import DeltaRule, DeltaRuleState
 from mnemos.memories.dense_hopfield import DenseHopfield, DenseHopfieldState
 from mnemos.memories.engram import Engram, EngramState, NGramHash
+from mnemos.memories.entity import EntNet, EntNetState
 from mnemos.memories.hopfield import Hopfield, HopfieldState
 from mnemos.memories.key_value import KeyValue, KeyValueState
 from mnemos.memories.linear_associator import LinearAssociator, LinearAssociatorState
@@ -37,6 +38,8 @@ __all__ = [
     "DenseHopfieldState",
     "Engram",
     "EngramState",
+    "EntNet",
+    "EntNetState",
     "GRUState",
     "Hopfield",
     "HopfieldState",
