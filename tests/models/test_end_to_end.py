@@ -4,37 +4,15 @@ import torch
 import mnemos
 from mnemos.models.answering import AnswerTraining, answer_error, train_answers, with_blanks
 from mnemos.models.end_to_end import MemN2N
-from mnemos.tasks.babi import Question, Story, encode, vocabulary
-
-PLACES = ("kitchen", "garden", "office", "hall")
-NAMES = ("mary", "john", "sue")
-
-
-def stories(count, seed=0):
-    """Who is where, and is asked for: bAbI's first task in a nutshell."""
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for _ in range(count):
-        walks = [
-            (
-                NAMES[int(torch.randint(3, (), generator=generator))],
-                PLACES[int(torch.randint(4, (), generator=generator))],
-            )
-            for _ in range(5)
-        ]
-        name, place = walks[-1 - int(torch.randint(2, (), generator=generator))]
-        place = [there for who, there in walks if who == name][-1]
-        sentences = tuple((who, "went", "to", "the", there) for who, there in walks)
-        supporting = max(number for number, walk in enumerate(walks) if walk[0] == name)
-        found.append(Story(1, sentences, (Question(("where", "is", name), place, (supporting,), 5),)))
-    return found
+from mnemos.tasks.babi import encode, vocabulary
+from mnemos.tasks.walks import walks
 
 
 def test_position_encoding_is_the_papers():
     torch.manual_seed(0)
     network = MemN2N(9, width=4, slots=3, hops=1)
     words = torch.tensor([[5, 2, 7, 0, 0], [3, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
-    embedded = network._embed(words)
+    embedded = network.embed(words)
     for row, numbers in enumerate(([5, 2, 7], [3], [])):
         expected = torch.zeros(4)
         for j, number in enumerate(numbers, 1):
@@ -43,14 +21,14 @@ def test_position_encoding_is_the_papers():
             expected = expected + places * network.embedding[number, :4]
         torch.testing.assert_close(embedded[row, :4], expected, rtol=1e-5, atol=1e-6)
     bag = MemN2N(9, width=4, slots=3, hops=1, position=False)
-    torch.testing.assert_close(bag._embed(words)[0], bag.embedding[[5, 2, 7]].sum(0))
+    torch.testing.assert_close(bag.embed(words)[0], bag.embedding[[5, 2, 7]].sum(0))
 
 
 @pytest.mark.parametrize("tying", ["adjacent", "layer_wise"])
 def test_a_story_told_in_pieces_is_the_story_told_at_once(tying, tmp_path):
     torch.manual_seed(0)
-    words = vocabulary(stories(20))
-    questions = encode(stories(6, seed=1), words)
+    words = vocabulary(walks(20))
+    questions = encode(walks(6, seed=1), words)
     network = MemN2N(len(words), width=8, slots=7, tying=tying)
     whole = network(questions.sentences, questions.told, questions.questions)
     state = network.tell(questions.sentences[:, :2])
@@ -67,7 +45,7 @@ def test_a_story_told_in_pieces_is_the_story_told_at_once(tying, tmp_path):
 
 def test_the_newest_place_is_learned_and_its_sentence_is_looked_at():
     torch.manual_seed(0)
-    learn, choose = stories(600), stories(100, seed=1)
+    learn, choose = walks(600), walks(100, seed=1)
     words = vocabulary(learn)
     learned, chosen = encode(learn, words), encode(choose, words)
     network = MemN2N(len(words), width=20, slots=8, hops=1)
@@ -81,7 +59,7 @@ def test_the_newest_place_is_learned_and_its_sentence_is_looked_at():
 
 
 def test_blanks_move_sentences_and_take_none_away_until_slots_are_full():
-    learned = encode(stories(50), vocabulary(stories(50)))
+    learned = encode(walks(50), vocabulary(walks(50)))
     same = with_blanks(learned, 0.0, 5, torch.Generator().manual_seed(0))
     assert all(torch.equal(one, other) for one, other in zip(same, learned, strict=True))
     more = with_blanks(learned, 0.4, 20, torch.Generator().manual_seed(0))

@@ -77,7 +77,7 @@ class MemN2N(nn.Module):
         there = torch.arange(sentences.shape[1], device=told.device) < told.unsqueeze(1)
         embedded = self.embedding.new_zeros(*sentences.shape[:2], self.memory.input_size)
         # Most stories are shorter than the longest: only sentences that are there are embedded.
-        embedded = embedded.index_put((there,), self._embed(sentences[there]))
+        embedded = embedded.index_put((there,), self.embed(sentences[there]))
         _, keys, values, _ = self.memory.project(embedded)
         return self.ask(self.memory.told(keys, values, told), questions)
 
@@ -86,17 +86,21 @@ class MemN2N(nn.Module):
     ) -> MultiHopState:
         """The story with more sentences told; a sentence of no word is told as well, and says nothing."""
         state = self.memory.initial_state(sentences.shape[0]) if state is None else state
-        _, keys, values, _ = self.memory.project(self._embed(sentences))
+        _, keys, values, _ = self.memory.project(self.embed(sentences))
         return self.memory.write(state, keys, values)
 
     def ask(self, state: MultiHopState, questions: Int[Tensor, "batch words"]) -> Answer:
         """Answers a question of every story from what was told so far."""
-        question, _ = self._embed(questions).tensor_split([self.width], dim=-1)
-        reading = self.memory.read(state, question.unsqueeze(1))
+        question, _, _, _ = self.memory.project(self.embed(questions).unsqueeze(1))
+        return self.answer(state, question)
+
+    def answer(self, state: MultiHopState, question: Float[Tensor, "batch 1 width"]) -> Answer:
+        """Answers a question that is embedded already."""
+        reading = self.memory.read(state, question)
         weights = reading.weights.unflatten(-1, (self.hops, self.slots)).squeeze(1)
         return Answer(reading.values.squeeze(1) @ self.embedding[:, -self.width :].mT, weights)
 
-    def _embed(self, words: Int[Tensor, "*shape words"]) -> Float[Tensor, "*shape embedded"]:
+    def embed(self, words: Int[Tensor, "*shape words"]) -> Float[Tensor, "*shape embedded"]:
         """Each sentence's key and values."""
         there = words != 0
         number = there.cumsum(-1)
