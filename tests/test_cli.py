@@ -31,7 +31,12 @@ from mnemos.tasks.text import Document, train_tokenizer
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "commands.md"
 # Of `mnemos train`, whose commands are the tasks and differ in nothing else, one stands for all.
-COMMANDS = ["train text", "train copy", *(command.callback.__name__ for command in app.registered_commands)]
+COMMANDS = [
+    "train text",
+    "train copy",
+    "train stories",
+    *(command.callback.__name__ for command in app.registered_commands),
+]
 POEM = "the cat sat on the mat and the dog sat on the log.\n"
 PHRASE = "the cat sat on the"
 RUNNER = CliRunner()

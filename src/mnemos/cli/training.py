@@ -34,9 +34,69 @@ TASKS = (
 def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     group.command("text", epilog="Example: mnemos train text model texts/ --seconds 120")(language.train)
+    group.command("stories", epilog="Example: mnemos train stories run --tasks 1,2")(stories)
     for task in TASKS:
         group.command(task, epilog=f"Example: mnemos train {task} run --memory lstm --steps 2000")(_of(task))
     app.add_typer(group, name="train", help="Trains a language model on text, or a memory on a task.")
+
+
+def stories(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run.")],
+    tasks: Annotated[str, typer.Option(help="Of bAbI, 1 to 20, several with commas.")] = "1",
+    size: Annotated[str, typer.Option(help="en for 1,000 questions of each task, en-10k for more.")] = "en",
+    width: Annotated[int, typer.Option(help="Of the embeddings.")] = 50,
+    slots: Annotated[int, typer.Option(help="Sentences that are held, the last ones.")] = 50,
+    hops: Annotated[int, typer.Option(help="Times that the story is looked at.")] = 3,
+    steps: Annotated[int, typer.Option(help="How many steps to train, earlier ones included.")] = 3000,
+    batch_size: Annotated[int, typer.Option(help="Questions in a step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(help="At its highest; it falls by a cosine.")] = 5e-3,
+    goal: Annotated[float, typer.Option(help="The error on held out stories that is good enough.")] = 0.0,
+    resume: Annotated[bool, typer.Option(help="Go on from where an earlier run was stopped.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
+    json: Json = False,
+) -> None:
+    """Trains an end-to-end memory network that answers questions about stories.
+
+    On the bAbI tasks, whose archive is looked for below MNEMOS_DATA. `mnemos ask RUN` then talks to it. Run
+    again, it goes on from where it was stopped.
+    """
+    with answering(json) as terminal:
+        from mnemos.tasks.babi import babi, encode, hold_out, vocabulary
+
+        told = babi([int(task) for task in tasks.split(",")], "train", size=size)
+        words = vocabulary(told)
+        learn, choose = (encode(part, words, slots) for part in hold_out(told, seed=seed))
+        import torch
+
+        from mnemos.models.answering import answer_error
+        from mnemos.models.end_to_end import MemN2N
+        from mnemos.models.story import save_answerer
+        from mnemos.training.loop import TrainingConfig
+        from mnemos.training.stories import train_on_stories
+
+        torch.manual_seed(seed)
+        network = MemN2N(len(words), width, slots, hops)
+        config = TrainingConfig(steps, None, batch_size, learning_rate, weight_decay=0.0, seed=seed)
+        started = time.perf_counter()
+        with terminal.progress("learning stories") as advance:
+            error = train_on_stories(
+                network, learn, choose, run, config, goal=goal, resume=resume, advance=advance
+            )
+        save_answerer(run, network, words)
+        test = encode(babi([int(task) for task in tasks.split(",")], "test", size=size), words, slots)
+        facts = {
+            "run": str(run),
+            "questions": len(learn.told),
+            "words": len(words) - 1,
+            "error": error,
+            "test_error": answer_error(network, test),
+            "seconds": time.perf_counter() - started,
+        }
+        terminal.show(
+            facts,
+            f"{facts['test_error']:.1%} of the test's questions are answered wrongly, {error:.1%} of those "
+            f"held out ({facts['seconds']:.0f} s). Talk to it: mnemos ask {run}",
+        )
 
 
 def _of(task: str) -> Callable[..., None]:
