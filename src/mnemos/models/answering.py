@@ -16,8 +16,8 @@ class AnswerTraining:
     """How to train, by stochastic gradient descent, after Sukhbaatar et al. 2015, section 4.2.
 
     Args:
-        epochs: passes over the questions; the learning rate halves every quarter of them.
-        linear_epochs: of these, how many begin without softmax (linear start).
+        epochs: passes over the questions, after the linear start; the learning rate halves every quarter.
+        linear_epochs: passes before them, without softmax (linear start), at half of the learning rate.
         blanks: sentences that say nothing are put among the others, this many for each (random noise), so
             that the network cannot rely on exact ages.
         clip: the gradient's greatest norm, where the loss is a sum over the batch.
@@ -47,9 +47,10 @@ def train_answers(
     learn = learn.pick(learn.answers >= 0)
     generator = torch.Generator().manual_seed(training.seed)
     optimizer = torch.optim.SGD(network.parameters(), lr=training.learning_rate)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, max(1, training.epochs // 4), 0.5)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: _share_of_rate(training, epoch))
     errors = []
-    for epoch in range(training.epochs):
+    whole = training.linear_epochs + training.epochs
+    for epoch in range(whole):
         network.train()
         network.memory.linear = epoch < training.linear_epochs
         order = torch.randperm(len(learn.told), generator=generator)
@@ -62,9 +63,14 @@ def train_answers(
             optimizer.step()
         schedule.step()
         errors.append(answer_error(network, choose))
-        advance((epoch + 1) / training.epochs, f"epoch {epoch + 1}, error {errors[-1]:.3f}")
+        advance((epoch + 1) / whole, f"epoch {epoch + 1}, error {errors[-1]:.3f}")
     network.memory.linear = False
     return errors
+
+
+def _share_of_rate(training: AnswerTraining, epoch: int) -> float:
+    after = epoch - training.linear_epochs
+    return 0.5 if after < 0 else 0.5 ** (4 * after // max(training.epochs, 1))
 
 
 @torch.no_grad()
