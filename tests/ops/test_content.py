@@ -2,7 +2,12 @@
 
 import torch
 
-from mnemos.ops.content import content_weights, cosine_similarity
+from mnemos.ops.content import (
+    content_weights,
+    content_weights_naive,
+    cosine_similarity,
+    masked_content_weights,
+)
 
 
 def test_strength_goes_from_even_to_one_hot() -> None:
@@ -31,3 +36,31 @@ def test_zeros_are_like_nothing_and_have_finite_gradients() -> None:
     for given in (memory, keys):
         assert given.grad is not None
         assert given.grad.isfinite().all()
+
+
+def test_the_hand_written_backward_is_that_of_autograd() -> None:
+    generator = torch.Generator().manual_seed(2)
+
+    def random(*shape: int, scale: float = 1.0) -> torch.Tensor:
+        return (scale * torch.randn(*shape, dtype=torch.float64, generator=generator)).requires_grad_()
+
+    for scale in (1.0, 1e-4):  # below 1e-3 a vector has no unit length
+        given = random(2, 3, 4, scale=scale), random(2, 3), random(2, 5, 4, scale=scale)
+        probe = torch.randn(2, 3, 5, dtype=torch.float64, generator=generator)
+        ours, naive = content_weights(*given), content_weights_naive(*given)
+        torch.testing.assert_close(ours, naive)
+        found, expected = (torch.autograd.grad(weights, given, probe) for weights in (ours, naive))
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_mask_of_ones_compares_all_and_a_masked_part_does_not_count() -> None:
+    generator = torch.Generator().manual_seed(3)
+    memory, keys = torch.randn(2, 5, 4, generator=generator), torch.randn(2, 3, 4, generator=generator)
+    strengths = torch.rand(2, 3, generator=generator)
+    everything = masked_content_weights(keys, strengths, torch.ones_like(keys), memory)
+    torch.testing.assert_close(everything, content_weights(keys, strengths, memory))
+    half = torch.tensor([1.0, 1.0, 0.0, 0.0]).expand_as(keys)
+    part = masked_content_weights(keys, strengths, half, memory)
+    torch.testing.assert_close(part, content_weights(keys[..., :2], strengths, memory[..., :2]))
+    nothing = masked_content_weights(keys, strengths, torch.zeros_like(keys), memory)
+    torch.testing.assert_close(nothing, torch.full((2, 3, 5), 0.2))
