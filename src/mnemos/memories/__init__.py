@@ -7,6 +7,7 @@ from mnemos.memories.continuous_sparse_distributed import (
 )
 from mnemos.memories.delta_rule import DeltaRule, DeltaRuleState
 from mnemos.memories.dense_hopfield import DenseHopfield, DenseHopfieldState
+from mnemos.memories.dnc import DNC, DNCState
 from mnemos.memories.engram import Engram, EngramState, NGramHash
 from mnemos.memories.entity import EntNet, EntNetState
 from mnemos.memories.hopfield import Hopfield, HopfieldState
@@ -26,12 +27,14 @@ from mnemos.memories.stepped import SteppedMemory
 from mnemos.memories.value_table import StoredValues, Values, ValueTable
 
 __all__ = [
+    "DNC",
     "MANN",
     "NTM",
     "SAM",
     "AddressableMemory",
     "ContinuousSparseDistributed",
     "ContinuousSparseDistributedState",
+    "DNCState",
     "DeltaRule",
     "DeltaRuleState",
     "DenseHopfield",

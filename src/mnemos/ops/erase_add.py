@@ -3,6 +3,7 @@
 Graves, Wayne & Danihelka 2014, sections 3.1 and 3.2; the same in every memory with heads that came after it.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -31,3 +32,18 @@ def erase_add(
     """
     kept = (1 - weights.unsqueeze(-1) * erasures.unsqueeze(-2)).prod(-3)
     return memory * kept + weights.mT @ additions
+
+
+def erase_add_forward(memory: Tensor, weights: Tensor, erasures: Tensor, additions: Tensor) -> Tensor:
+    """`erase_add` of one head without autograd."""
+    return torch.addcmul(memory, memory * weights.mT, erasures, value=-1).addcmul_(weights.mT, additions)
+
+
+def erase_add_backward(
+    memory: Tensor, weights: Tensor, erasures: Tensor, additions: Tensor, gradient: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """From the gradient of what one head left to those of memory, weights, erasures and additions."""
+    erased = gradient * memory
+    to_weights = torch.baddbmm(additions @ gradient.mT, erasures, erased.mT, alpha=-1)
+    to_memory = torch.addcmul(gradient, gradient * weights.mT, erasures, value=-1)
+    return to_memory, to_weights, -(weights @ erased), weights @ gradient

@@ -6,6 +6,7 @@ from functools import partial
 from torch import nn
 
 from mnemos.memories import (
+    DNC,
     MANN,
     NTM,
     SAM,
@@ -40,6 +41,10 @@ def examples() -> dict[str, Callable[[], Memory]]:
             4, locations=9, top_k=3, chunk_size=4
         ),
         "ContinuousSparseDistributed/pairs": lambda: ContinuousSparseDistributed(3, 2, locations=5, top_k=4),
+        "DNC": lambda: DNC(4, slots=5, width=3, read_heads=2),
+        "DNC/two_write_heads": lambda: DNC(
+            3, 4, 2, read_heads=1, write_heads=2, masked_content=True, erase_freed=True, sharpen_links=True
+        ),
         "DeltaRule": lambda: DeltaRule(4, 5, heads=2, key_size=3, value_size=2, chunk_size=4),
         "DenseHopfield": lambda: DenseHopfield(3, slots=4, sweeps=2),
         "DenseHopfield/polynomial": lambda: DenseHopfield(

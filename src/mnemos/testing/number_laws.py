@@ -184,8 +184,9 @@ def compiles(memory: Memory, backend: str = "inductor") -> None:
     for steps in ({}, flags):
         expected = trial(memory, partial(memory, **steps), inputs, state)
         try:
-            with warnings.catch_warnings():  # the tracer's own look at a carried state's .grad
+            with warnings.catch_warnings():  # the tracer's own doings
                 warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
+                warnings.filterwarnings("ignore", ".*Function'> should not be instantiated")
                 actual = trial(memory, partial(compiled, **steps), inputs, state)
         except torch._dynamo.exc.TorchDynamoException as error:
             if "storage of SparseTensorImpl" not in str(error):
