@@ -30,6 +30,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/product_key.py
 	$(BIN)/python benchmarks/hopfield.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sdm.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/recurrent_memory.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
