@@ -44,7 +44,9 @@ class EntNet(SteppedMemory):
         self.from_memory = nn.Linear(width, width, bias=False)  # U
         self.from_keys = nn.Linear(width, width, bias=False)  # V
         self.from_input = nn.Linear(width, width, bias=False)  # W
-        self.slope = nn.Parameter(torch.ones(()))  # of φ below zero; it begins as the identity
+        # Of φ below zero. Beginning as the identity, 1, would leave only the gates to multiply anything, and
+        # learns the world model far more slowly.
+        self.slope = nn.Parameter(torch.full((), 0.25))
 
     def initial_state(self, batch_size: int) -> EntNetState:
         """Every slot holds its key."""

@@ -67,7 +67,7 @@ class MemN2N(nn.Module):
         self,
         sentences: Int[Tensor, "batch slots words"],
         told: Int[Tensor, " batch"],
-        questions: Int[Tensor, "batch words"],
+        questions: Int[Tensor, "batch asked"],
     ) -> Answer:
         """Answers one question of every story, given as numbers of words with 0 filling up.
 
@@ -89,7 +89,7 @@ class MemN2N(nn.Module):
         _, keys, values, _ = self.memory.project(self.embed(sentences))
         return self.memory.write(state, keys, values)
 
-    def ask(self, state: MultiHopState, questions: Int[Tensor, "batch words"]) -> Answer:
+    def ask(self, state: MultiHopState, questions: Int[Tensor, "batch asked"]) -> Answer:
         """Answers a question of every story from what was told so far."""
         question, _, _, _ = self.memory.project(self.embed(questions).unsqueeze(1))
         return self.answer(state, question)

@@ -22,7 +22,7 @@ class EntityNetwork(nn.Module):
         super().__init__()
         self.memory = memory
         self.read = nn.Linear(memory.width, memory.width, bias=False)  # H
-        self.activation = nn.PReLU(init=1.0)  # φ
+        self.activation = nn.PReLU()  # φ
         self.output = nn.Linear(memory.width, answers, bias=False)  # R
 
     def forward(
