@@ -44,8 +44,7 @@ class EntNet(SteppedMemory):
         self.from_memory = nn.Linear(width, width, bias=False)  # U
         self.from_keys = nn.Linear(width, width, bias=False)  # V
         self.from_input = nn.Linear(width, width, bias=False)  # W
-        # Of φ below zero. Beginning as the identity, 1, would leave only the gates to multiply anything, and
-        # learns the world model far more slowly.
+        # Of φ below zero. Beginning as the identity, 1, would leave only the gates to multiply anything.
         self.slope = nn.Parameter(torch.full((), 0.25))
 
     def initial_state(self, batch_size: int) -> EntNetState:
