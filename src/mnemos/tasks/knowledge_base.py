@@ -79,8 +79,8 @@ class KnowledgeBase:
         phrase = torch.randint(PHRASES, facts.shape, generator=generator)
         phrase = 1 + self.entities + (2 + phrase) * self.relations + relation
         keys, values = (known[subject] for known in self._known)
-        # In an order of their own, lest the place of a fact give it away.
-        order = torch.rand(keys.shape[:2], generator=generator).argsort(1)
+        # In an order of their own, lest the place of a fact give it away; what fills up comes last.
+        order = (torch.rand(keys.shape[:2], generator=generator) + (keys[..., 0] == 0)).argsort(1)
         keys, values = (part.gather(1, order.unsqueeze(-1).expand_as(part)) for part in (keys, values))
         questions = torch.stack([subject + 1, phrase], dim=1)
         return FactQuestions(keys, values, questions, self.objects[subject, relation])
