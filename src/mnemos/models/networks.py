@@ -24,6 +24,18 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gru": ("Recurrent", {"cell": "gru"}),
     "rnn": ("Recurrent", {"cell": "rnn"}),
     "ntm": ("NTM", {"slots": 128, "width": 20}),
+    "dnc": ("DNC", {"slots": 64, "width": 16, "read_heads": 4}),
+    "dnc-mds": (
+        "DNC",
+        {
+            "slots": 64,
+            "width": 16,
+            "read_heads": 4,
+            "masked_content": True,
+            "erase_freed": True,
+            "sharpen_links": True,
+        },
+    ),
     "mann": ("MANN", {}),
     "sam": ("SAM", {}),
     "delta-rule": ("DeltaRule", {"heads": 4, "key_size": 16, "value_size": 16}),
