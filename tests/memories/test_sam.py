@@ -9,7 +9,7 @@ from mnemos.memories import SAM
 from mnemos.memories import slot_search as slot_search_module
 from mnemos.memories.access_order import AccessOrder
 from mnemos.memories.sam import SAMState
-from mnemos.memories.slot_search import ExactSearch
+from mnemos.memories.slot_search import ExactSearch, IndexedSearch
 from mnemos.ops.sparse_access import least_recent_slots, nearest_slots
 
 
@@ -164,6 +164,33 @@ def test_the_exact_search_finds_what_comparing_with_all_finds(slots, used, monke
         memory[torch.arange(2).unsqueeze(1), changed] = torch.randn(2, 4, 6)
         memory[0, 0] = 0
         search.update(torch.cat([(changed + torch.tensor([[0], [slots]])).flatten(), torch.tensor([0])]))
+
+
+def test_an_index_that_looks_everywhere_finds_what_comparing_with_all_finds():
+    torch.manual_seed(0)
+    memory = torch.zeros(2, 90, 6)
+    memory[:, :60] = torch.randn(2, 60, 6)
+    search = IndexedSearch(probes=1000)
+    search.build(memory)
+    for _ in range(5):
+        queries = torch.randn(2, 2, 6)
+        assert torch.equal(search.nearest(queries, 3), nearest_slots(memory, queries, 3))
+        changed = torch.randint(180, (5,))
+        memory.view(180, 6)[changed] = torch.randn(5, 6)
+        memory.view(180, 6)[changed[0]] = 0
+        search.update(changed)
+
+
+def test_an_index_finds_what_is_asked_for_by_itself_and_nothing_in_an_empty_memory():
+    torch.manual_seed(0)
+    memory = torch.randn(1, 4000, 16)
+    search = IndexedSearch(probes=4)
+    search.build(memory)
+    asked = torch.randint(4000, (1, 50))
+    near = memory[:, asked[0]] + 0.05 * torch.randn(1, 50, 16)
+    assert (search.nearest(near, 1)[..., 0] == asked).float().mean() > 0.95
+    search.build(torch.zeros(1, 10, 16))
+    assert (search.nearest(near, 2) == -1).all()
 
 
 def test_fewer_slots_than_are_wanted_are_read():

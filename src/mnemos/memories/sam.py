@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from mnemos.memories.access_order import AccessOrder
 from mnemos.memories.base import check_sizes
-from mnemos.memories.slot_search import ExactSearch
+from mnemos.memories.slot_search import ExactSearch, IndexedSearch
 from mnemos.memories.stepped import SteppedMemory, Stretch
 from mnemos.memories.working_table import WorkingTable
 from mnemos.ops.sparse_access import erase_and_add, least_recent_slots, nearest_slots, slot_weights
@@ -66,15 +66,24 @@ class SAM(SteppedMemory):
         width: of a slot, a word and a query; the output holds `heads` of these.
         heads: each of them reads and writes.
         top_k: K, slots that a head reads.
+        probes: lists of an index in which a head looks for them, of about 2 √slots; None compares with every
+            slot. It needs faiss, and is for hundreds of thousands of slots. `naive` compares with every slot.
     """
 
     def __init__(
-        self, input_size: int, slots: int = 1024, width: int = 32, heads: int = 4, top_k: int = 4
+        self,
+        input_size: int,
+        slots: int = 1024,
+        width: int = 32,
+        heads: int = 4,
+        top_k: int = 4,
+        probes: int | None = None,
     ) -> None:
         super().__init__()
         check_sizes(input_size=input_size, slots=slots, width=width, heads=heads, top_k=top_k)
+        check_sizes(probes=1 if probes is None else probes)
         self.input_size, self.slots, self.width = input_size, slots, width
-        self.heads, self.top_k = heads, top_k
+        self.heads, self.top_k, self.probes = heads, top_k, probes
         self.output_size = heads * width
         self.naive = False
         self.interface = nn.Linear(input_size, heads * (2 * width + 3))
@@ -168,7 +177,8 @@ class _InPlace(Stretch):
     def __init__(self, memory: SAM, state: SAMState) -> None:
         self.memory, self.read = memory, state.read
         self.initial = memory.initial_state(1).read
-        self.table = WorkingTable(state.memory, ExactSearch())
+        search = ExactSearch() if memory.probes is None else IndexedSearch(memory.probes)
+        self.table = WorkingTable(state.memory, search)
         self.order = AccessOrder(state.last_access)
 
     def step(

@@ -1,7 +1,7 @@
 """Finding the slots nearest to a query in a table that changes a little at every step."""
 
 from abc import ABC, abstractmethod
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Int
@@ -28,7 +28,7 @@ class SlotSearch(ABC):
     def nearest(
         self, queries: Float[Tensor, "batch heads width"], count: int
     ) -> Int[Tensor, "batch heads found"]:
-        """The best slots of each query, best first; empty ones where there are no others."""
+        """The best slots of each query, best first; where fewer are found, empty ones or -1."""
 
 
 @final
@@ -82,3 +82,67 @@ class ExactSearch(SlotSearch):
         scores = queries @ self.memory[:, start:end].mT
         scale, penalty = self.scale[:, None, start:end], self.penalty[:, None, start:end]
         return torch.addcmul(penalty, scores, scale)
+
+
+@final
+class IndexedSearch(SlotSearch):
+    """Looks through a few lists of an inverted file (faiss), exactly within them.
+
+    Rae et al. 2016 use k-d trees or locality-sensitive hashing, built anew now and then. Here a slot belongs
+    to the list of the nearest of fixed random directions, which know nothing of the data: so nothing is ever
+    trained or built anew within a stretch, a slot that changes moves to another list, and an empty one is in
+    none. A slot that lies in a list that is not looked through is not found.
+
+    Args:
+        probes: lists that are looked through for a query; of about 2 √slots in all.
+    """
+
+    def __init__(self, probes: int) -> None:
+        self.probes = probes
+
+    def build(self, memory: Float[Tensor, "batch slots width"]) -> None:
+        self.memory, self.slots = memory, memory.shape[1]
+        self.indexes = [self._index(memory.shape[2]) for _ in memory]
+        every = torch.arange(self.slots, device=memory.device)
+        for row, index in enumerate(self.indexes):
+            filled = every[(memory[row] != 0).any(1)]
+            if len(filled):
+                index.add_with_ids(unit(memory[row, filled]).float().cpu().numpy(), filled.cpu().numpy())
+
+    def update(self, changed: Int[Tensor, " changed"]) -> None:
+        faiss = _faiss()
+        changed = changed.unique()
+        rows = changed.div(self.slots, rounding_mode="floor")
+        for row, index in enumerate(self.indexes):
+            slots = changed[rows == row] % self.slots
+            index.remove_ids(faiss.IDSelectorArray(slots.cpu().numpy()))
+            contents = self.memory[row, slots]
+            filled = (contents != 0).any(1)
+            if filled.any():
+                index.add_with_ids(unit(contents[filled]).float().cpu().numpy(), slots[filled].cpu().numpy())
+
+    def nearest(
+        self, queries: Float[Tensor, "batch heads width"], count: int
+    ) -> Int[Tensor, "batch heads found"]:
+        asked = unit(queries).float().cpu().numpy()
+        found = [index.search(x, count)[1] for index, x in zip(self.indexes, asked, strict=True)]
+        return torch.stack([torch.from_numpy(x) for x in found]).to(queries.device)
+
+    def _index(self, width: int) -> Any:
+        faiss = _faiss()
+        lists = max(1, int(2 * self.slots**0.5))
+        directions = torch.randn(lists, width, generator=torch.Generator().manual_seed(0))
+        quantizer = faiss.IndexFlatIP(width)
+        quantizer.add(unit(directions).numpy())
+        index = faiss.IndexIVFFlat(quantizer, width, lists, faiss.METRIC_INNER_PRODUCT)
+        index.is_trained, index.nprobe = True, min(lists, self.probes)
+        index.set_direct_map_type(faiss.DirectMap.Hashtable)
+        return index
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError('an index over slots needs faiss: pip install "mnemos[index]"') from error
+    return faiss

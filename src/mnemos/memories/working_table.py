@@ -151,12 +151,14 @@ class _Exchange(torch.autograd.Function):
         rows.index_add_(0, written, changes.reshape(-1, width))
         table.search.update(torch.cat([erased, written]))
         found = table.search.nearest(queries, count)
+        missing, found = (found < 0).unsqueeze(3), found.clamp_min(0)
         read = (found + table._first.unsqueeze(2)).flatten()
         ctx.tape, ctx.sizes = tape, (len(written), len(erased), len(read))
         ctx.number = tape.note(written, erased, read) if token.requires_grad or changes.requires_grad else -1
         ctx.mark_non_differentiable(found)
         ctx.set_materialize_grads(False)
-        return rows.index_select(0, read).view(*found.shape, width), found, torch.zeros_like(token)
+        contents = rows.index_select(0, read).view(*found.shape, width).masked_fill_(missing, 0)
+        return contents, found, torch.zeros_like(token)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -78,6 +78,7 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "Recurrent/gru": lambda: Recurrent(4, 5, cell="gru", longest_dependency=20),
         "Recurrent/rnn": lambda: Recurrent(4, 5, cell="rnn"),
         "SAM": lambda: SAM(4, slots=7, width=3, heads=2, top_k=3),
+        "SAM/indexed": lambda: SAM(3, slots=6, width=3, heads=1, top_k=2, probes=9),
         "SAM/more_heads": lambda: SAM(3, slots=3, width=2, heads=4, top_k=5),
         "SegmentAttention": lambda: SegmentAttention(4, 5, window=3, heads=2),
         "SparseDistributed": lambda: SparseDistributed(6, locations=20, radius=2, counter_bits=3),
