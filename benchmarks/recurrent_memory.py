@@ -105,8 +105,17 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    slots, width = SIZES[-1]  # first of all: a child's greatest size begins with its parent's
+    needed = {name: megabytes(name, slots, width, 100) for name in (OURS, "mnemos, naive", PEER)}
+    print(
+        f"Megabytes for forward and backward, 100 steps at {slots} x {width}, and the share of the peer's:\n"
+    )
+    for name, most in needed.items():
+        print(f"- {name}: {most:.0f} ({most / needed[PEER]:.2f})")
     names = [name for name in FORMS if arguments.compiled or "compiled" not in name]
-    print(f"Milliseconds a step, forward and backward, median of {arguments.rounds} rounds, and in brackets")
+    print(
+        f"\nMilliseconds a step, forward and backward, median of {arguments.rounds} rounds, and in brackets"
+    )
     print("how many times as fast as the peer:\n")
     print("| slots x width | steps | " + " | ".join(names) + " |")
     print("|---" * (len(names) + 2) + "|")
@@ -120,12 +129,7 @@ def main() -> None:
             medians = {name: statistics.median(of) for name, of in taken.items()}
             cells = [f"{medians[name]:.2f} ({medians[PEER] / medians[name]:.2f})" for name in names]
             print(f"| {slots} x {width} | {steps} | " + " | ".join(cells) + " |", flush=True)
-    print(f"\nSlowest round over fastest, at worst: {spread:.2f}\n")
-    print("Megabytes for forward and backward, and in brackets the share of the peer's:\n")
-    for slots, width in SIZES:
-        needed = {name: megabytes(name, slots, width, 100) for name in (OURS, "mnemos, naive", PEER)}
-        cells = [f"{name} {of:.0f} ({of / needed[PEER]:.2f})" for name, of in needed.items()]
-        print(f"{slots} x {width}, 100 steps: " + ", ".join(cells), flush=True)
+    print(f"\nSlowest round over fastest, at worst: {spread:.2f}")
 
 
 if __name__ == "__main__":

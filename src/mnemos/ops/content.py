@@ -33,7 +33,8 @@ def content_weights(
 
     Only the lengths of the slots are computed, no copy of the memory at length one, forward or backward.
     """
-    return _ContentWeights.apply(keys, strengths, memory)
+    by_hand = keys.dim() == 3  # the rows of one batch, as all memories have them
+    return (_ContentWeights.apply if by_hand else content_weights_naive)(keys, strengths, memory)
 
 
 def content_weights_naive(
@@ -80,11 +81,11 @@ class Found(NamedTuple):
 
 
 def content_forward(keys: Tensor, strengths: Tensor, memory: Tensor) -> Found:
-    """`content_weights` without autograd."""
+    """`content_weights` without autograd, for tensors of three axes."""
     key_lengths = torch.linalg.vector_norm(keys, dim=-1, keepdim=True).clamp_min_(SHORTEST)
     slot_lengths = torch.linalg.vector_norm(memory, dim=-1).clamp_min_(SHORTEST).unsqueeze(-2)
     directions = keys / key_lengths
-    cosines = (directions @ memory.mT).div_(slot_lengths)
+    cosines = torch.bmm(directions, memory.mT).div_(slot_lengths)
     weights = (strengths.unsqueeze(-1) * cosines).softmax(-1)
     return Found(weights, cosines, directions, key_lengths, slot_lengths, strengths, memory)
 
@@ -99,8 +100,8 @@ def content_backward(found: Found, gradient: Tensor) -> tuple[Tensor, Tensor, Te
     along_key = (found.strengths * to_strengths).unsqueeze(-1) * (found.key_lengths > SHORTEST)
     along_slot = (to_products * found.cosines).sum(-2, keepdim=True).div_(found.slot_lengths)
     along_slot = along_slot * (found.slot_lengths > SHORTEST)
-    to_keys = (to_products @ found.memory).addcmul_(found.directions, along_key, value=-1)
-    to_memory = (to_products.mT @ found.directions).addcmul_(found.memory, along_slot.mT, value=-1)
+    to_keys = torch.bmm(to_products, found.memory).addcmul_(found.directions, along_key, value=-1)
+    to_memory = torch.bmm(to_products.mT, found.directions).addcmul_(found.memory, along_slot.mT, value=-1)
     return to_keys.div_(found.key_lengths), to_strengths, to_memory
 
 

@@ -81,7 +81,7 @@ class _Step(torch.autograd.Function):
             *write_found,
             *read_found,
         )
-        reads = (reading @ memory_after).flatten(1)
+        reads = torch.bmm(reading, memory_after).flatten(1)
         after = (usage_after, links_after.unsqueeze(1), precedence_after, reading, written)
         return reads, memory_after, *after
 

@@ -44,6 +44,6 @@ def erase_add_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """From the gradient of what one head left to those of memory, weights, erasures and additions."""
     erased = gradient * memory
-    to_weights = torch.baddbmm(additions @ gradient.mT, erasures, erased.mT, alpha=-1)
+    to_weights = torch.baddbmm(torch.bmm(additions, gradient.mT), erasures, erased.mT, alpha=-1)
     to_memory = torch.addcmul(gradient, gradient * weights.mT, erasures, value=-1)
-    return to_memory, to_weights, -(weights @ erased), weights @ gradient
+    return to_memory, to_weights, torch.bmm(weights, erased).neg_(), torch.bmm(weights, gradient)
