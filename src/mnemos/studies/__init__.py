@@ -20,6 +20,7 @@ _FILES = {
     "memory-network": "memory_network",
     "modern-hopfield": "modern_hopfield",
     "product-key": "product_key",
+    "sam": "sam",
     "sdm": "sdm",
     "sparse-memory-finetuning": "sparse_finetuning",
     "store-faults": "store_faults",
