@@ -11,6 +11,7 @@ __all__ = ["Advance", "Outcome", "Study", "load", "names", "run"]
 
 _FILES = {
     "delta-rule": "delta_rule",
+    "dnc": "dnc",
     "engram": "engram",
     "hopfield": "hopfield",
     "knn-lm": "knn_lm",
