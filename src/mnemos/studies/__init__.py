@@ -20,6 +20,7 @@ _FILES = {
     "lstm": "lstm",
     "memory-network": "memory_network",
     "modern-hopfield": "modern_hopfield",
+    "ntm": "ntm",
     "product-key": "product_key",
     "sam": "sam",
     "sdm": "sdm",
