@@ -1,4 +1,4 @@
-"""The parts of the studies `ntm` and `ntm-tasks` that do not need their minutes."""
+"""The parts of the study `ntm` that do not need its minutes."""
 
 import torch
 
