@@ -174,6 +174,21 @@ def test_every_task_has_its_command():
     assert set(TASKS) == set(tasks.TASKS)
 
 
+def test_the_demo_is_what_its_options_say(tmp_path, monkeypatch):
+    plans = []
+
+    def stop(plan, command, watch):
+        plans.append(plan)
+        raise ValueError("that was all")
+
+    monkeypatch.setattr("mnemos.demo.run.run", stop)
+    assert (
+        facts_of("demo", "--folder", tmp_path, "--seed", 3, "--seconds", 7, code=1)["error"] == "that was all"
+    )
+    [plan] = plans
+    assert (plan.folder, plan.seconds, plan.steps, plan.seed) == (tmp_path, 7.0, None, 3)
+
+
 def test_reading_reports_what_the_memory_is_worth(model, texts, tmp_path):
     facts = facts_of("read", model, tmp_path / "memory", texts)
     assert facts["documents"] == 2

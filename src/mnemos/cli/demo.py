@@ -38,7 +38,7 @@ def demo(
         from mnemos.demo.plan import Plan
         from mnemos.demo.run import run
 
-        plan = Plan(folder, seconds, seed)
+        plan = Plan(folder, seconds=seconds, seed=seed)
         results = run(plan, _command(), lambda title: _watch(terminal, title))
         facts = {**asdict(results), "passed": results.passed, "report": str(plan.report)}
         terminal.show(facts, _page(results), _advice(plan.folder))
