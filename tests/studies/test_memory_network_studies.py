@@ -1,9 +1,10 @@
 """The parts of the studies of memory networks that do not need their minutes."""
 
+import pytest
 import torch
 
 from mnemos.models.key_value_network import KeyValueNetwork
-from mnemos.studies import kv_memnn
+from mnemos.studies import kv_memnn, memn2n
 from mnemos.tasks.knowledge_base import KnowledgeBase
 
 
@@ -24,3 +25,13 @@ def test_the_weight_on_the_fact_is_that_of_the_one_that_answers():
         {"hits_at_1": 0.9, "hits_at_1_without_facts": 0.1, "weight_on_the_fact_by_hop": looked}
     )
     assert [text.get_text() for text in figure.axes[0].texts][:2] == ["90.0", "10.0"]
+
+
+def test_every_task_has_two_bars_one_with_the_story_and_one_without():
+    measured = {
+        "by_task": [number / 100 for number in range(20)],
+        "by_task_without_memory": [0.5] * 20,
+    }
+    [axes] = memn2n.draw(measured).axes
+    heights = [bar.get_height() for bar in axes.patches]
+    assert heights == pytest.approx([50.0] * 20 + list(range(20)))

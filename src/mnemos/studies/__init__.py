@@ -19,6 +19,7 @@ _FILES = {
     "linear-associator": "linear_associator",
     "lstm": "lstm",
     "memory-network": "memory_network",
+    "memn2n": "memn2n",
     "modern-hopfield": "modern_hopfield",
     "ntm": "ntm",
     "product-key": "product_key",
