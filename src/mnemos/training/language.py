@@ -1,7 +1,7 @@
 """Training of small language models."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from mnemos.models.checkpoint import LanguageModel, save_model
 from mnemos.models.transformer import Transformer
 from mnemos.tasks.text import Document, encode
-from mnemos.training.loop import Advance, Learner, TrainingConfig, run
+from mnemos.training.loop import Advance, Learner, TrainingConfig, generator_of, run
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -48,8 +48,8 @@ def train_language_model(
         KeyboardInterrupt: Ctrl-C, after everything was saved.
     """
     samples = Samples(encode_documents(tokenizer, documents), model, config)
-    learner = Learner(model.train(), _cross_entropy, config, _identity(model, samples, config))
-    interrupted = run(learner, samples.since, Path(folder), resume=resume, progress=progress, advance=advance)
+    learner = Learner(model.train(), _cross_entropy, config, _identity(model, samples))
+    interrupted = run(learner, samples.batch, Path(folder), resume=resume, progress=progress, advance=advance)
     whole = save_model(folder, model.cpu().eval(), tokenizer)
     if interrupted:
         raise KeyboardInterrupt
@@ -78,15 +78,9 @@ class Samples:
         choices = torch.tensor([len(text) - self.context for text in self.texts])
         self.last_choices = choices.cumsum(0)
 
-    def since(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches from that step on."""
-        while True:
-            yield self.batch(step)
-            step += 1
-
     def batch(self, step: int) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]:
         """Inputs and targets of one step."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        generator = generator_of(self.seed, step)
         chosen = torch.randint(int(self.last_choices[-1]), (self.batch_size,), generator=generator)
         which = torch.searchsorted(self.last_choices, chosen, right=True)
         stretches = []
@@ -98,14 +92,13 @@ class Samples:
         return tokens[:, :-1].clamp(min=0), tokens[:, 1:]
 
 
-def _identity(model: Transformer, samples: Samples, config: TrainingConfig) -> dict[str, Any]:
+def _identity(model: Transformer, samples: Samples) -> dict[str, Any]:
     """What a run must have in common with the checkpoint that it goes on from."""
     digest = hashlib.sha256()
     for text in samples.texts:
         digest.update(text.numpy().tobytes())
     shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
-    chosen = {name: getattr(config, name) for name in ("batch_size", "learning_rate", "weight_decay", "seed")}
-    return {"documents": digest.hexdigest(), "parameters": shapes, **chosen}
+    return {"documents": digest.hexdigest(), "parameters": shapes}
 
 
 def _cross_entropy(

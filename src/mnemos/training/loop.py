@@ -1,6 +1,7 @@
 """One run of training with Lightning: resumed where it was stopped, checkpointed, logged, and told of."""
 
 import importlib.util
+import itertools
 import logging
 import math
 import signal
@@ -57,7 +58,8 @@ class Learner(lightning.LightningModule):
     Args:
         network: what is trained.
         loss: of the network and a batch.
-        identity: what a run must have in common with the checkpoint that it goes on from.
+        identity: what a run must have in common with the checkpoint that it goes on from, beside what of
+            the configuration shapes every step.
         error: of the network and a batch, lower is better; measured on the run's unseen batches.
     """
 
@@ -70,13 +72,10 @@ class Learner(lightning.LightningModule):
         error: Callable[[Any, Any], float] | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.loss, self.config, self.identity, self.error = (
-            network,
-            loss,
-            config,
-            identity,
-            error,
-        )
+        self.network, self.config = network, config
+        self.loss, self.error = loss, error
+        same = ("batch_size", "learning_rate", "weight_decay", "seed")
+        self.identity = {**identity, **{name: getattr(config, name) for name in same}}
         self.elapsed: Callable[[], float] = lambda: 0.0
 
     def training_step(self, batch: Any, index: int) -> Float[Tensor, ""]:
@@ -110,7 +109,7 @@ class Learner(lightning.LightningModule):
 
 def run(
     learner: Learner,
-    batches: Callable[[int], Iterator[Any]],
+    batch: Callable[[int], Any],
     folder: Path,
     *,
     resume: bool,
@@ -123,7 +122,7 @@ def run(
     """Trains until the configuration says so; returns whether Ctrl-C ended it, after everything was saved.
 
     Args:
-        batches: from the number of the step to begin with to the batches from there on, without end.
+        batch: that of a step, from 0; `generator_of` is its chance.
         unseen: batches that the learner's `error` is measured on, every `look_every` steps.
         watchers: further callbacks of Lightning, for instance one that ends the run early.
 
@@ -143,25 +142,28 @@ def run(
         told = [_Teller(config, timer.time_elapsed, advance)] if advance else shown
         looks = {"val_check_interval": look_every, "check_val_every_n_epoch": None} if unseen else {}
         trainer = _trainer(folder, config, [timer, *told, *watchers], looks)
-        stream = _Stream(batches, lambda: trainer.global_step)
-        looked_at = None if unseen is None else _Stream(lambda step: iter(unseen), lambda: 0)
+        # From the trainer's step on: a run that goes on gets the batches that it has not had.
+        stream = _Iterable(lambda: map(batch, itertools.count(trainer.global_step)))
+        looked_at = None if unseen is None else _Iterable(lambda: iter(unseen))
         interrupted = _fit(trainer, learner, stream, looked_at, checkpoint if found else None)
         if not interrupted:
             trainer.save_checkpoint(checkpoint)
     return interrupted
 
 
-class _Stream:
-    """Batches from the trainer's step on: a run that goes on gets those that it has not had.
+def generator_of(seed: int, number: int) -> torch.Generator:
+    """The chance of one step, or of one batch to be judged by where the number is negative."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
 
-    To Lightning a plain list would be several sources of batches.
-    """
 
-    def __init__(self, batches: Callable[[int], Iterator[Any]], step: Callable[[], int]) -> None:
-        self.batches, self.step = batches, step
+class _Iterable:
+    """What Lightning goes through again and again; to it a plain list would be several sources of batches."""
+
+    def __init__(self, begin: Callable[[], Iterator[Any]]) -> None:
+        self.begin = begin
 
     def __iter__(self) -> Iterator[Any]:
-        return self.batches(self.step())
+        return self.begin()
 
 
 class _Teller(lightning.Callback):

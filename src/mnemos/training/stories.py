@@ -1,7 +1,6 @@
 """Training of a network that answers questions about stories, with checkpoints like every other run."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch.nn import functional
 from mnemos.models.answering import answer_error, with_blanks
 from mnemos.models.end_to_end import MemN2N
 from mnemos.tasks.babi import Questions
-from mnemos.training.loop import Advance, Learner, TrainingConfig, run
+from mnemos.training.loop import Advance, Learner, TrainingConfig, generator_of, run
 
 BLANKS = 0.1  # sentences that say nothing put among the others, for each (random noise)
 LINEAR_SHARE = 0.15  # of the steps that begin without softmax (linear start)
@@ -59,27 +58,21 @@ def train_on_stories(
     def error(network: MemN2N, batch: Questions) -> float:
         return 1.0 if network.memory.linear else answer_error(network, batch)  # not done before it has begun
 
-    def batches(step: int) -> Iterator[Questions]:
-        while True:
-            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-            rows = torch.randint(len(learn.told), (config.batch_size,), generator=generator)
-            yield with_blanks(learn.pick(rows), BLANKS, network.slots, generator)
-            step += 1
+    def batch(step: int) -> Questions:
+        generator = generator_of(config.seed, step)
+        rows = torch.randint(len(learn.told), (config.batch_size,), generator=generator)
+        return with_blanks(learn.pick(rows), BLANKS, network.slots, generator)
 
     digest = hashlib.sha256()
     for tensor in learn:
         digest.update(tensor.numpy().tobytes())
-    identity = {
-        "stories": digest.hexdigest(),
-        "network": network.configuration(),
-        **{name: getattr(config, name) for name in ("batch_size", "learning_rate", "weight_decay", "seed")},
-    }
+    identity = {"stories": digest.hexdigest(), "network": network.configuration()}
     watchers: list[Any] = [_LinearStart(network, linear)]
     if goal is not None:
         watchers.append(callbacks.EarlyStopping("error", patience=10**9, stopping_threshold=goal))
     interrupted = run(
         Learner(network.train(), loss, config, identity, error),
-        batches,
+        batch,
         Path(folder),
         resume=resume,
         progress=False,

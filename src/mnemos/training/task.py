@@ -1,7 +1,6 @@
 """Training of a network on a task, until time is up, the task is learned, or nothing more is learned."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from lightning.pytorch import callbacks
 from torch import Tensor, nn
 
 from mnemos.tasks.task import Batch, Task
-from mnemos.training.loop import Advance, Learner, TrainingConfig, run
+from mnemos.training.loop import Advance, Learner, TrainingConfig, generator_of, run
 
 UNSEEN = 8  # batches that the error is measured on
 
@@ -54,7 +53,7 @@ def train_on_task(
         KeyboardInterrupt: Ctrl-C, after a checkpoint was saved.
     """
     judge = task.unseen()
-    unseen = [judge.batch(config.batch_size, _generator(config.seed, -1 - n)) for n in range(UNSEEN)]
+    unseen = [judge.batch(config.batch_size, generator_of(config.seed, -1 - n)) for n in range(UNSEEN)]
     watchers = []
     if goal is not None or patience is not None:
         looks = 10**9 if patience is None else patience
@@ -62,7 +61,6 @@ def train_on_task(
     identity = {
         "task": hashlib.sha256(repr(task).encode()).hexdigest(),
         "parameters": {name: list(parameter.shape) for name, parameter in network.named_parameters()},
-        **{name: getattr(config, name) for name in ("batch_size", "learning_rate", "weight_decay", "seed")},
     }
     counter = _Counter()
     learner = Learner(
@@ -73,14 +71,9 @@ def train_on_task(
         lambda network, batch: task.error(_outputs(network, batch), batch),
     )
 
-    def batches(step: int) -> Iterator[Batch]:
-        while True:
-            yield task.batch(config.batch_size, _generator(config.seed, step))
-            step += 1
-
     interrupted = run(
         learner,
-        batches,
+        lambda step: task.batch(config.batch_size, generator_of(config.seed, step)),
         Path(folder),
         resume=resume,
         progress=progress,
@@ -105,10 +98,6 @@ def error_on(network: nn.Module, task: Task, batches: list[Batch]) -> float:
 def _outputs(network: nn.Module, batch: Batch) -> Float[Tensor, "batch time output"]:
     outputs, _ = network(batch.inputs, mask=None if bool(batch.real.all()) else batch.real)
     return outputs
-
-
-def _generator(seed: int, number: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
 
 
 class _Counter(callbacks.Callback):
