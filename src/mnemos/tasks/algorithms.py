@@ -14,12 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from mnemos.tasks.sequences import Example, Range, answered, check_ranges, drawn, padded, random_bits
+from mnemos.tasks.sequences import Example, Range, SequenceTask, answered, drawn, random_bits
 from mnemos.tasks.task import Batch, BitTask
 
 
 @dataclass(frozen=True)
-class Copy(BitTask):
+class Copy(SequenceTask, BitTask):
     """Random vectors, a delimiter on a channel of its own, and then the vectors again: section 4.1.
 
     Args:
@@ -30,9 +30,6 @@ class Copy(BitTask):
     width: int = 8
     lengths: Range = (1, 20)
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
     @property
     def input_size(self) -> int:
         return self.width + 1
@@ -40,9 +37,6 @@ class Copy(BitTask):
     @property
     def output_size(self) -> int:
         return self.width
-
-    def batch(self, rows: int, generator: torch.Generator) -> Batch:
-        return padded([self._example(generator) for _ in range(rows)])
 
     def _example(self, generator: torch.Generator) -> Example:
         length = drawn(self.lengths, generator)
@@ -54,7 +48,7 @@ class Copy(BitTask):
 
 
 @dataclass(frozen=True)
-class RepeatCopy(BitTask):
+class RepeatCopy(SequenceTask, BitTask):
     """Random vectors, how often to say them again, and then so many copies and an end marker: section 4.2.
 
     The number stands on a channel of its own, scaled to mean 0 and variance 1; the marker is the last bit of
@@ -73,9 +67,6 @@ class RepeatCopy(BitTask):
     repeats: Range = (1, 10)
     scaled_over: Range | None = None
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
     @property
     def input_size(self) -> int:
         return self.width + 2
@@ -83,9 +74,6 @@ class RepeatCopy(BitTask):
     @property
     def output_size(self) -> int:
         return self.width + 1
-
-    def batch(self, rows: int, generator: torch.Generator) -> Batch:
-        return padded([self._example(generator) for _ in range(rows)])
 
     def scaled(self, repeats: float | int) -> float:
         """The number as it stands in the input."""
@@ -106,7 +94,7 @@ class RepeatCopy(BitTask):
 
 
 @dataclass(frozen=True)
-class DynamicNGrams(BitTask):
+class DynamicNGrams(SequenceTask, BitTask):
     """The next bit, whose chance is set by the bits before it, anew in each sequence: section 4.4.
 
     For each context the chance of a one is drawn from Beta(1/2, 1/2). The bits of the first are fair.
@@ -121,7 +109,7 @@ class DynamicNGrams(BitTask):
     length: int = 200
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         if self.length <= self.context:
             raise ValueError(f"length must be above context, {self.context}, not {self.length}")
 
@@ -132,9 +120,6 @@ class DynamicNGrams(BitTask):
     @property
     def output_size(self) -> int:
         return 1
-
-    def batch(self, rows: int, generator: torch.Generator) -> Batch:
-        return padded([self._example(generator) for _ in range(rows)])
 
     def optimal(self, batch: Batch) -> Float[Tensor, "batch time output"]:
         """The outputs of the best predictor, for `loss` and `error`; 0 at steps that are not scored.
@@ -168,7 +153,7 @@ class DynamicNGrams(BitTask):
 
 
 @dataclass(frozen=True)
-class PrioritySort(BitTask):
+class PrioritySort(SequenceTask, BitTask):
     """Random vectors with priorities, a delimiter, and then those of highest priority in order: section 4.5.
 
     A vector's priority stands on a channel of its own, uniform in -1 to 1.
@@ -184,7 +169,7 @@ class PrioritySort(BitTask):
     answers: int = 16
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         if self.answers > self.lengths[0]:
             raise ValueError(f"answers must be at most the {self.lengths[0]} vectors, not {self.answers}")
 
@@ -195,9 +180,6 @@ class PrioritySort(BitTask):
     @property
     def output_size(self) -> int:
         return self.width
-
-    def batch(self, rows: int, generator: torch.Generator) -> Batch:
-        return padded([self._example(generator) for _ in range(rows)])
 
     def _example(self, generator: torch.Generator) -> Example:
         length = drawn(self.lengths, generator)

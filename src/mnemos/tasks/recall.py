@@ -11,17 +11,16 @@ from torch.nn import functional
 from mnemos.tasks.sequences import (
     Example,
     Range,
+    SequenceTask,
     answered,
-    check_ranges,
     distinct_bits,
     drawn,
-    padded,
 )
-from mnemos.tasks.task import Batch, BitTask, ClassTask
+from mnemos.tasks.task import BitTask, ClassTask
 
 
 @dataclass(frozen=True)
-class AssociativeRecall(BitTask):
+class AssociativeRecall(SequenceTask, BitTask):
     """Items in a row, one of them again between two question marks, and then the item after it: section 4.3.
 
     An item is a few vectors behind a delimiter. Delimiter and question mark have a channel each. No item
@@ -38,7 +37,7 @@ class AssociativeRecall(BitTask):
     items: Range = (2, 6)
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         if self.items[0] < 2:
             raise ValueError(f"items must be at least 2, one to ask by and one to answer, not {self.items}")
         _check_distinct("items", self.items[1], self.width * self.item_length)
@@ -50,9 +49,6 @@ class AssociativeRecall(BitTask):
     @property
     def output_size(self) -> int:
         return self.width
-
-    def batch(self, rows: int, generator: torch.Generator) -> Batch:
-        return padded([self._example(generator) for _ in range(rows)])
 
     def _example(self, generator: torch.Generator) -> Example:
         count, length = drawn(self.items, generator), self.item_length
@@ -67,7 +63,7 @@ class AssociativeRecall(BitTask):
 
 
 @dataclass(frozen=True)
-class KeyValueRecall(ClassTask):
+class KeyValueRecall(SequenceTask, ClassTask):
     """Keys with their values, and then keys alone, each to be answered by its value in the same step.
 
     A step is a key of random bits, its value as one of so many symbols, and a channel that is 1 in a
@@ -86,7 +82,7 @@ class KeyValueRecall(ClassTask):
     questions: int = 1
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        super().__post_init__()
         _check_distinct("pairs", self.pairs[1], self.width)
         if self.questions > self.pairs[0]:
             raise ValueError(f"questions must be at most the {self.pairs[0]} pairs, not {self.questions}")
@@ -98,9 +94,6 @@ class KeyValueRecall(ClassTask):
     @property
     def output_size(self) -> int:
         return self.values
-
-    def batch(self, rows: int, generator: torch.Generator) -> Batch:
-        return padded([self._example(generator) for _ in range(rows)])
 
     def _example(self, generator: torch.Generator) -> Example:
         count = drawn(self.pairs, generator)

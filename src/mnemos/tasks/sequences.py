@@ -1,6 +1,7 @@
 """Random sequences of several lengths: what the tasks over them share."""
 
 import random
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mnemos.tasks.task import Batch
+from mnemos.tasks.task import Batch, Task
 
 Range = tuple[int, int]  # least and most, both included
 
@@ -28,6 +29,20 @@ def padded(examples: Sequence[Example]) -> Batch:
     real = [torch.ones_like(example.scored) for example in examples]
     columns = (*zip(*examples, strict=True), real)
     return Batch(*(pad_sequence(list(column), batch_first=True) for column in columns))
+
+
+class SequenceTask(Task):
+    """A task over random sequences that are drawn one by one, a frozen dataclass of sizes and ranges."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    def batch(self, rows: int, generator: torch.Generator) -> Batch:
+        return padded([self._example(generator) for _ in range(rows)])
+
+    @abstractmethod
+    def _example(self, generator: torch.Generator) -> Example:
+        """One sequence."""
 
 
 def answered(inputs: Tensor, answers: Tensor) -> Example:
