@@ -1,6 +1,7 @@
 import io
 import os
 import tarfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -138,7 +139,7 @@ def test_what_cannot_be_is_refused(tmp_path, monkeypatch):
     monkeypatch.delenv("MNEMOS_DATA", raising=False)
     with pytest.raises(FileNotFoundError, match="MNEMOS_DATA"):
         babi()
-    with pytest.raises(FileNotFoundError, match="download=True"):
+    with pytest.raises(FileNotFoundError, match="it is at"):
         babi(root=tmp_path)
     (tmp_path / "babi").mkdir()
     with tarfile.open(tmp_path / "babi" / "tasks_1-20_v1-2.tar.gz", "w:gz") as archive:
@@ -147,6 +148,11 @@ def test_what_cannot_be_is_refused(tmp_path, monkeypatch):
         archive.addfile(member, io.BytesIO(TEXT.encode()))
     with pytest.raises(ValueError, match="SHA-256"):
         babi(root=tmp_path)
+    source = (tmp_path / "babi/tasks_1-20_v1-2.tar.gz").replace(tmp_path / "source")
+    monkeypatch.setattr("mnemos.tasks.babi.ADDRESS", source.as_uri())
+    with pytest.raises(ValueError, match="SHA-256"):
+        babi(root=tmp_path, download=True)
+    assert not any((tmp_path / "babi").iterdir())
 
 
 @needs_data
@@ -171,6 +177,13 @@ def test_all_tasks_are_there_with_a_thousand_questions_each():
     unknown = {q.answer for story in test for q in story.questions} - set(words.words)
     assert unknown == {"football,apple,milk"}  # asked for in the test of task 8 alone
     assert len(word_vocabulary(train)) == 160  # no word, 156 words and three marks, as in Graves et al. 2016
+
+
+@needs_data
+def test_the_archive_is_fetched_where_it_is_not_there(tmp_path, monkeypatch):
+    [source] = Path(os.environ["MNEMOS_DATA"]).glob("babi/*.tar.gz")
+    monkeypatch.setattr("mnemos.tasks.babi.ADDRESS", source.as_uri())
+    assert babi([1], root=tmp_path, download=True) == babi([1])
 
 
 @needs_data

@@ -57,13 +57,14 @@ def stories(
 ) -> None:
     """Trains an end-to-end memory network that answers questions about stories.
 
-    On the bAbI tasks, whose archive is looked for below MNEMOS_DATA. `mnemos ask RUN` then talks to it. Run
-    again, it goes on from where it was stopped.
+    On the bAbI tasks, whose archive is looked for below MNEMOS_DATA, else fetched into ~/.cache/mnemos.
+    `mnemos ask RUN` then talks to it. Run again, it goes on from where it was stopped.
     """
     with answering(json) as terminal:
         from mnemos.tasks.babi import babi, encode, hold_out, vocabulary
 
-        told = babi([int(task) for task in tasks.split(",")], "train", size=size)
+        numbers = [int(task) for task in tasks.split(",")]
+        told = babi(numbers, "train", size=size, download=True)
         words = vocabulary(told)
         learn, choose = (encode(part, words, slots) for part in hold_out(told, seed=seed))
         import torch
@@ -83,7 +84,7 @@ def stories(
                 network, learn, choose, run, config, goal=goal, resume=resume, advance=advance
             )
         save_answerer(run, network, words)
-        test = encode(babi([int(task) for task in tasks.split(",")], "test", size=size), words, slots)
+        test = encode(babi(numbers, "test", size=size, download=True), words, slots)
         facts = {
             "run": str(run),
             "questions": len(learn.told),

@@ -7,10 +7,8 @@ depends on four choices that must be named: 1k or 10k, joint or single tasks, se
 """
 
 import hashlib
-import os
 import random
 import tarfile
-import urllib.request
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +17,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+
+from mnemos.tasks.files import data_folder, fetch
 
 TASKS = range(1, 21)
 ARCHIVES = ("babi/tasks_1-20_v1-2_en.tar.gz", "babi/tasks_1-20_v1-2.tar.gz")  # below a data folder
@@ -112,7 +112,8 @@ def babi(
         tasks: numbers, 1 to 20.
         part: "train" or "test".
         size: "en" for 1,000 questions to learn from in each task, "en-10k" for 10,000.
-        root: a data folder that holds one of `ARCHIVES`; the environment's MNEMOS_DATA if None.
+        root: a data folder that holds one of `ARCHIVES`; the environment's MNEMOS_DATA if None, and with
+            `download` else ~/.cache/mnemos.
         download: whether to fetch the archive from its authors' address where the folder lacks it.
 
     Raises:
@@ -126,7 +127,7 @@ def babi(
             "tasks must be 1 to 20, part 'train' or 'test', size 'en' or 'en-10k': "
             f"got {chosen}, {part!r}, {size!r}"
         )
-    texts = _texts(_archive(root, download), size)
+    texts = _texts(_archive(size, root, download), size)
     missing = [task for task in chosen if (task, part) not in texts]
     if missing:
         raise FileNotFoundError(f"the archive of bAbI lacks task {missing[0]}, {part}, of {size}")
@@ -229,21 +230,20 @@ def _answer(answer: str, vocabulary: Vocabulary) -> int:
     return vocabulary.numbers([answer])[0] if answer in vocabulary else -1
 
 
-def _archive(root: str | Path | None, download: bool) -> Path:
-    folder = root or os.environ.get("MNEMOS_DATA")
-    if not folder:
-        raise FileNotFoundError(f"bAbI needs MNEMOS_DATA, the name of a folder that holds {ARCHIVES[0]}")
+def _archive(size: str, root: str | Path | None, download: bool) -> Path:
+    folder = data_folder(ARCHIVES[0], ADDRESS, root, download=download)
     for name in ARCHIVES:
-        if (Path(folder) / name).is_file():
-            return Path(folder) / name
-    target = Path(folder) / ARCHIVES[1]
+        if (folder / name).is_file():
+            return folder / name
+    archive = folder / ARCHIVES[1]
     if not download:
-        raise FileNotFoundError(f"{target}: no such file (download=True fetches it from {ADDRESS})")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(target.name + ".part")
-    urllib.request.urlretrieve(ADDRESS, draft)
-    draft.replace(target)
-    return target
+        raise FileNotFoundError(f"{archive}: no such file; it is at {ADDRESS}")
+    fetch(ADDRESS, archive, lambda part: _check(part, size))
+    return archive
+
+
+def _check(archive: Path, size: str) -> None:
+    _texts(archive, size)
 
 
 def _texts(archive: Path, size: str) -> dict[tuple[int, str], str]:

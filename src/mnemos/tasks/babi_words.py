@@ -34,7 +34,7 @@ def babi_words(
         longest: as in `BabiWords`.
         seed: of which stories are held out.
     """
-    stories = babi([tasks] if isinstance(tasks, int) else tasks, "train", size=size)
+    stories = babi([tasks] if isinstance(tasks, int) else tasks, "train", size=size, download=True)
     learn, choose = hold_out(stories, seed=seed)
     return BabiWords(tuple(learn), word_vocabulary(stories), longest, tuple(choose))
 

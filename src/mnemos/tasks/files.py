@@ -4,6 +4,7 @@ import hashlib
 import os
 import tempfile
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -15,37 +16,53 @@ def data_file(
     Args:
         name: its path within the folder.
         url: where it can be had.
-        root: the data folder; the environment's MNEMOS_DATA if None, and with `download` else
-            ~/.cache/mnemos.
-        download: whether to fetch a file that is not there.
+        root, download: as in `data_folder`.
 
     Raises:
         FileNotFoundError: there is no folder, or no such file in it. ValueError: it is another file.
     """
-    folder = root or os.environ.get("MNEMOS_DATA") or (Path.home() / ".cache/mnemos" if download else None)
-    if folder is None:
-        raise FileNotFoundError(f"MNEMOS_DATA must name a folder that holds {name}, which is at {url}")
-    file = Path(folder) / name
-    if not file.is_file():
-        if not download:
-            raise FileNotFoundError(f"{file}: no such file; it is at {url}")
-        _fetch(url, sha256, file)
-    elif _digest(file) != sha256:
-        raise ValueError(f"{file}: not the file that is expected (its SHA-256 differs)")
+
+    def check(file: Path, source: str | Path) -> None:
+        if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
+            raise ValueError(f"{source}: not the file that is expected (its SHA-256 differs)")
+
+    file = data_folder(name, url, root, download=download) / name
+    if file.is_file():
+        check(file, file)
+    elif download:
+        fetch(url, file, lambda part: check(part, url))
+    else:
+        raise FileNotFoundError(f"{file}: no such file; it is at {url}")
     return file
 
 
-def _fetch(url: str, sha256: str, file: Path) -> None:
-    """Puts the file in its place whole and checked, or not at all."""
+def data_folder(name: str, url: str, root: str | Path | None = None, *, download: bool = False) -> Path:
+    """The folder in which data is looked for.
+
+    Args:
+        name, url: of the file that is wanted, to say so where there is no folder.
+        root: the folder; the environment's MNEMOS_DATA if None, and with `download` else ~/.cache/mnemos.
+        download: whether what is not there is to be fetched.
+
+    Raises:
+        FileNotFoundError: none is named.
+    """
+    folder = root or os.environ.get("MNEMOS_DATA") or (Path.home() / ".cache/mnemos" if download else None)
+    if folder is None:
+        raise FileNotFoundError(f"MNEMOS_DATA must name a folder that holds {name}, which is at {url}")
+    return Path(folder)
+
+
+def fetch(url: str, file: Path, check: Callable[[Path], None]) -> None:
+    """Puts a file in its place whole and checked, or not at all.
+
+    Args:
+        check: raises if what was fetched is not what was expected.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         part = Path(folder) / file.name
         with urllib.request.urlopen(url, timeout=60) as answer:
             part.write_bytes(answer.read())
-        if _digest(part) != sha256:
-            raise ValueError(f"{url}: not the file that is expected (its SHA-256 differs)")
+        check(part)
         os.replace(part, file)
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -4,11 +4,9 @@ A document is a whole file and never divided between training and test. Text is 
 byte, which can be compared between tokenizers and between texts; perplexity per token cannot.
 """
 
-import hashlib
 import importlib.util
 import json
 import math
-import os
 import random
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -19,10 +17,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mnemos.tasks.files import data_file
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 NOVELS = "text/english_novels_dev.zip"
+NOVELS_ADDRESS = "https://github.com/computationalstylistics/100_english_novels"
 NOVELS_SHA256 = "186ce0f3b36b4fc85a67abfd7f3061de00056622d4c495cc2cb132c5e3f23077"
 
 
@@ -150,14 +151,7 @@ def novels(root: str | Path | None = None) -> Split:
     Raises:
         FileNotFoundError: there is no such folder or archive. ValueError: the archive is another one.
     """
-    folder = root or os.environ.get("MNEMOS_DATA")
-    if not folder:
-        raise FileNotFoundError(f"the novels need MNEMOS_DATA, the name of a folder that holds {NOVELS}")
-    archive = Path(folder) / NOVELS
-    if not archive.is_file():
-        raise FileNotFoundError(f"{archive}: no such file")
-    if hashlib.sha256(archive.read_bytes()).hexdigest() != NOVELS_SHA256:
-        raise ValueError(f"{archive}: not the archive of novels that is expected (its SHA-256 differs)")
+    archive = data_file(NOVELS, NOVELS_SHA256, NOVELS_ADDRESS, root)
     with zipfile.ZipFile(archive) as content:
         splits = json.loads(content.read("novels/splits.json"))
 
