@@ -7,53 +7,64 @@ from mnemos.memories import MANN
 from mnemos.memories.mann import MANNState
 
 
-def told(keys, strengths, gates):
+def told(keys, additions, strengths, gates):
     """What `prepare` gives for these, head by head."""
-    return torch.cat([keys, strengths.unsqueeze(-1), gates.unsqueeze(-1)], dim=-1).flatten(1)
+    return torch.cat([keys, additions, strengths.unsqueeze(-1), gates.unsqueeze(-1)], dim=-1).flatten(1)
 
 
-def used(heads=1, slots=4, width=3):
+def used(heads=1, slots=4, width=3, *, writes_keys=False):
     torch.manual_seed(0)
-    memory = MANN(2, slots, width, heads)
+    memory = MANN(2, slots, width, heads, writes_keys=writes_keys)
     state = MANNState(
         torch.randn(2, slots, width), torch.rand(2, heads, slots).softmax(-1), torch.rand(2, slots)
     )
     return memory, state
 
 
-def test_with_the_gate_shut_the_least_used_slot_holds_the_key_and_the_others_what_they_held():
+def test_with_the_gate_shut_the_least_used_slot_holds_the_vector_and_the_others_what_they_held():
     memory, state = used()
-    keys = torch.randn(2, 1, 3)
-    _, after = memory.step(told(keys, torch.zeros(2, 1), torch.full((2, 1), -200.0)), state)
+    keys, additions = torch.randn(2, 2, 1, 3)
+    _, after = memory.step(told(keys, additions, torch.zeros(2, 1), torch.full((2, 1), -200.0)), state)
     for row, least in enumerate(state.usage.argmin(1).tolist()):
-        torch.testing.assert_close(after.memory[row, least], keys[row, 0])
+        torch.testing.assert_close(after.memory[row, least], additions[row, 0])
         others = [slot for slot in range(4) if slot != least]
         assert torch.equal(after.memory[row, others], state.memory[row, others])
 
 
-def test_with_the_gate_open_the_key_is_added_where_was_read_last():
+def test_with_the_gate_open_the_vector_is_added_where_was_read_last():
     memory, state = used()
-    keys = torch.randn(2, 1, 3)
-    _, after = memory.step(told(keys, torch.zeros(2, 1), torch.full((2, 1), 200.0)), state)
+    keys, additions = torch.randn(2, 2, 1, 3)
+    _, after = memory.step(told(keys, additions, torch.zeros(2, 1), torch.full((2, 1), 200.0)), state)
     least = torch.nn.functional.one_hot(state.usage.argmin(1), 4).unsqueeze(2)
-    expected = state.memory * (1 - least) + state.read_weights[:, 0].unsqueeze(2) * keys
+    expected = state.memory * (1 - least) + state.read_weights[:, 0].unsqueeze(2) * additions
     torch.testing.assert_close(after.memory, expected)
 
 
 def test_heads_write_to_slots_of_their_own():
     memory, state = used(heads=2)
-    keys = torch.randn(2, 2, 3)
-    _, after = memory.step(told(keys, torch.zeros(2, 2), torch.full((2, 2), -200.0)), state)
+    keys, additions = torch.randn(2, 2, 2, 3)
+    _, after = memory.step(told(keys, additions, torch.zeros(2, 2), torch.full((2, 2), -200.0)), state)
     order = state.usage.argsort(1)
     for row in range(2):
-        torch.testing.assert_close(after.memory[row, order[row, :2]], keys[row])
+        torch.testing.assert_close(after.memory[row, order[row, :2]], additions[row])
 
 
-def test_a_strong_key_reads_what_was_just_written_under_it():
-    """Writing comes first (eq. 8 before eq. 2): of all slots the newest is the most similar."""
+def test_a_strong_key_reads_the_slot_that_is_like_it_and_not_the_one_just_written():
     memory, state = used()
+    state = state._replace(usage=torch.tensor([[0.0, 1.0, 1.0, 1.0]]).repeat(2, 1))
+    keys = 3 * state.memory[:, 2:3]
+    interface = told(keys, torch.randn(2, 1, 3), torch.full((2, 1), 1e4), torch.full((2, 1), -200.0))
+    reads, after = memory.step(interface, state)
+    assert after.read_weights.argmax(2).flatten().tolist() == [2, 2]
+    torch.testing.assert_close(reads, state.memory[:, 2], rtol=1e-3, atol=1e-3)
+
+
+def test_a_head_that_writes_its_key_finds_what_it_has_just_written():
+    """The paper's form. Writing comes first: of all slots the newest is the most similar."""
+    memory, state = used(writes_keys=True)
     keys = torch.randn(2, 1, 3)
-    reads, after = memory.step(told(keys, torch.full((2, 1), 1e4), torch.full((2, 1), -200.0)), state)
+    interface = told(keys, torch.empty(2, 1, 0), torch.full((2, 1), 1e4), torch.full((2, 1), -200.0))
+    reads, after = memory.step(interface, state)
     assert after.read_weights.argmax(2).flatten().tolist() == state.usage.argmin(1).tolist()
     torch.testing.assert_close(reads, keys[:, 0], rtol=1e-3, atol=1e-3)
 
@@ -63,8 +74,8 @@ def test_slots_are_taken_one_after_the_other():
     torch.manual_seed(0)
     memory = MANN(2, slots=6, width=3, heads=1)
     with torch.no_grad():
-        memory.interface.bias.view(1, -1)[:, 4] = -200
-        memory.interface.weight.view(1, 5, 2)[:, 4] = 0
+        memory.interface.bias[-1] = -200
+        memory.interface.weight[-1] = 0
     _, state = memory(torch.randn(1, 4, 2))
     assert (state.memory[0] != 0).any(1).tolist() == [True] * 4 + [False] * 2
 

@@ -29,37 +29,45 @@ class MANNState(NamedTuple):
 class MANN(SteppedMemory):
     """Least recently used access: finds by content, writes without any addressing of its own.
 
-    The controller gives every head a key k, a strength β and a gate α. A head writes its key to where it
-    read last, or to the least used slot, which is emptied first; then it reads by the same key. Eq. 2 to 8:
+    The controller gives every head a key k, a vector a to write, a strength β and a gate α. A head writes to
+    where it read last, or to the least used slot, which is emptied first; then it reads by its key:
 
-        w^w_t = σ(α) w^r_(t-1) + (1 - σ(α)) w^lu_(t-1),  M_t = (1 - w^lu) M_(t-1) + w^w_t kᵀ
+        w^w_t = σ(α) w^r_(t-1) + (1 - σ(α)) w^lu_(t-1),  M_t = (1 - w^lu) M_(t-1) + w^w_t aᵀ
         w^r_t = softmax(β K(k, M_t)),  r_t = w^r_t M_t,  w^u_t = γ w^u_(t-1) + w^r_t + w^w_t
 
-    The paper has no strength. Its weights are then the softmax of cosines, which gives no slot more than
-    e² times what any other gets: of 128 slots, nearly all of a read is what was not asked for.
+    The paper writes the key, a = k, and has no strength. But a head that writes its key finds, by that key,
+    what it has just written. And without a strength the weights are the softmax of cosines, which gives no
+    slot more than e² times what any other gets: of 128 slots, nearly all of a read is what was not asked for.
 
     Args:
         width: of a slot, a key and a read vector; the output holds `heads` of these.
         heads: each of them reads and writes.
         decay: γ, from 0 to 1, how slowly use is forgotten.
+        writes_keys: whether a head writes its key, as in the paper, and no vector of its own.
     """
 
     def __init__(
-        self, input_size: int, slots: int = 128, width: int = 40, heads: int = 4, decay: float = 0.95
+        self,
+        input_size: int,
+        slots: int = 128,
+        width: int = 40,
+        heads: int = 4,
+        decay: float = 0.95,
+        *,
+        writes_keys: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(input_size=input_size, slots=slots, width=width, heads=heads)
         if not 0 <= decay <= 1:
             raise ValueError(f"decay must lie between 0 and 1, not {decay}")
-        self.input_size, self.slots, self.width, self.heads, self.decay = (
-            input_size,
-            slots,
-            width,
-            heads,
-            decay,
-        )
-        self.output_size = heads * width
-        self.interface = nn.Linear(input_size, heads * (width + 2))
+        self.input_size, self.output_size = input_size, heads * width
+        self.slots, self.width, self.heads = slots, width, heads
+        self.decay, self.writes_keys = decay, writes_keys
+        self._vectors = width if writes_keys else 2 * width  # k, and a where it is another
+        self.interface = nn.Linear(input_size, heads * (self._vectors + 2))
+        # As in `NTM`: about twice as far as torch draws, so that keys differ from the first step on.
+        nn.init.xavier_uniform_(self.interface.weight, gain=1.4)
+        nn.init.zeros_(self.interface.bias)
 
     def initial_state(self, batch_size: int) -> MANNState:
         """An empty memory that nothing was read from: all slots are equal, and the first is taken first."""
@@ -77,13 +85,13 @@ class MANN(SteppedMemory):
         self, prepared: Float[Tensor, "batch prepared"], state: MANNState
     ) -> tuple[Float[Tensor, "batch output"], MANNState]:
         parts = prepared.to(state.memory).unflatten(-1, (self.heads, -1))
-        keys, strengths, gates = parts.split([self.width, 1, 1], dim=-1)
-        gates = gates.sigmoid()
+        vectors, strengths, gates = parts.split([self._vectors, 1, 1], dim=-1)
+        keys, additions = vectors[..., : self.width], vectors[..., -self.width :]
         with torch.autocast(keys.device.type, enabled=False):  # half a mantissa does not tell slots apart
             least = least_used_weights(state.usage, self.heads)
-            writes = gates * state.read_weights + (1 - gates) * least
+            writes = least.lerp(state.read_weights, gates.sigmoid())
             kept = 1 - least.amax(1).unsqueeze(-1)
-            memory = torch.baddbmm(kept * state.memory, writes.mT, keys)
+            memory = torch.baddbmm(kept * state.memory, writes.mT, additions)
             reads = content_weights(keys, 1 + functional.softplus(strengths).squeeze(-1), memory)
             usage = faded_usage(state.usage, reads.detach(), writes.detach(), self.decay)
             return (reads @ memory).flatten(1), MANNState(memory, reads, usage)

@@ -16,12 +16,12 @@ def faded_usage(
     write_weights: Float[Tensor, "batch heads slots"],
     decay: float,
 ) -> Float[Tensor, "batch slots"]:
-    """w^u ← γ w^u + Σ w^r + Σ w^w (eq. 5): what was read or written of late."""
+    """w^u ← γ w^u + Σ w^r + Σ w^w: what was read or written of late."""
     return decay * usage + (read_weights + write_weights).sum(1)
 
 
 def least_used_weights(usage: Float[Tensor, "batch slots"], count: int) -> Float[Tensor, "batch count slots"]:
-    """w^lu, one-hot (eq. 6): the least used slot, the one after it, and so on, the first of equals first.
+    """w^lu, one-hot: the least used slot, the one after it, and so on, the first of equals first.
 
     The paper gives all of these slots at once to every head, and so every head would write the same slots.
     Here each comes by itself, for a head of its own. With more heads than slots they begin again.

@@ -62,7 +62,7 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "LinearAssociator/delta": lambda: LinearAssociator(4, 3, delta()),
         "LinearAssociator/pseudo_inverse": lambda: LinearAssociator(4, 3, pseudo_inverse()),
         "MANN": lambda: MANN(4, slots=5, width=3, heads=2),
-        "MANN/more_heads": lambda: MANN(3, slots=2, width=2, heads=3, decay=0.5),
+        "MANN/more_heads": lambda: MANN(3, slots=2, width=2, heads=3, decay=0.5, writes_keys=True),
         "ModernHopfield": lambda: ModernHopfield(4, slots=3),
         "ModernHopfield/steps": lambda: ModernHopfield(3, slots=6, inverse_temperature=2.0, steps=3),
         "NTM": lambda: NTM(4, slots=5, width=3),
