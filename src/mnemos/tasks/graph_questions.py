@@ -57,13 +57,15 @@ class GraphTask(Task):
 
     def error(self, outputs: Float[Tensor, "batch time output"], batch: Batch) -> float:
         """The share of edges that are not answered in every digit."""
-        right = (self._digits(outputs).argmax(-1) == self._digits(batch.targets).argmax(-1)).all(-1)
-        return 1 - right[batch.scored].double().mean().item()
+        return 1 - self._right(outputs, batch)[batch.scored].double().mean().item()
 
     def wrong_ways(self, outputs: Float[Tensor, "batch time output"], batch: Batch) -> float:
         """The share of sequences in which any edge is wrong, as the paper counts."""
-        right = (self._digits(outputs).argmax(-1) == self._digits(batch.targets).argmax(-1)).all(-1)
-        return 1 - (right | ~batch.scored).all(1).double().mean().item()
+        return 1 - (self._right(outputs, batch) | ~batch.scored).all(1).double().mean().item()
+
+    def _right(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Which edges are answered in every digit, (batch, time)."""
+        return (self._digits(outputs).argmax(-1) == self._digits(batch.targets).argmax(-1)).all(-1)
 
     def _digits(self, numbers: Tensor) -> Tensor:
         return numbers.unflatten(-1, (3 * self.digits, self.base))
