@@ -3,6 +3,7 @@
 import torch
 
 from mnemos.studies import dnc
+from mnemos.studies.algorithms import weights_over
 
 
 def test_the_parts_do_what_is_known_exactly() -> None:
@@ -25,7 +26,8 @@ def test_a_network_learns_from_its_first_steps() -> None:
 def test_the_figure_is_drawn_from_what_was_measured() -> None:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    shown = dnc._shown(dnc._network(dnc.REPEATED, slots=5, width=4), generator)
+    network = dnc._network(dnc.REPEATED, slots=5, width=4)
+    shown = weights_over(network, dnc.LONGER.batch(1, generator))
     assert {len(step) for step in shown["read_weights"]} == {5}
     figure = dnc.draw({"repeat_copy_error_by_length": {"1": 0.0, "8": 0.25}, **shown})
     line, writing, reading = figure.axes

@@ -4,7 +4,7 @@ import torch
 
 from mnemos.memories import NTM
 from mnemos.studies import ntm
-from mnemos.studies.algorithms import Control, teach, tried, turing_machine
+from mnemos.studies.algorithms import Control, teach, tried, turing_machine, weights_over
 from mnemos.studies.study import silent
 from mnemos.tasks.algorithms import Copy
 
@@ -37,7 +37,7 @@ def test_a_network_has_learned_if_it_copies_as_the_form_allows() -> None:
 
 def test_the_figure_shows_errors_and_where_the_heads_were() -> None:
     machine = turing_machine(TASK, NTM(4, slots=3, width=2))
-    shown = ntm._shown(machine, Copy(2, (4, 4)), seed=0)
+    shown = weights_over(machine, Copy(2, (4, 4)).batch(1, torch.Generator().manual_seed(0)))
     assert len(shown["read_weights"]) == len(shown["write_weights"]) == 9
     assert all(abs(sum(weights) - 1) < 0.01 for weights in shown["write_weights"])
     measured = {

@@ -1,7 +1,8 @@
 """What studies of memories with heads share: networks that are taught a task of `tasks`, and their error."""
 
 import time
-from typing import Any, final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,10 @@ from mnemos.memories.recurrent import Recurrent
 from mnemos.models.memory_augmented import MemoryAugmented
 from mnemos.studies.fit import fit
 from mnemos.studies.study import Advance
-from mnemos.tasks.task import Task
+from mnemos.tasks.task import Batch, Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ROWS = 16  # sequences of a training step
 TOGETHER = 50  # sequences that are tried at once
@@ -40,7 +44,14 @@ def turing_machine(task: Task, memory: NTM, *, recurrent: bool = False) -> Memor
 
 
 def teach(
-    network: nn.Module, task: Task, steps: int, *, learning_rate: float, seed: int, advance: Advance
+    network: nn.Module,
+    task: Task,
+    steps: int,
+    *,
+    learning_rate: float,
+    inertia: float = 0.999,
+    seed: int,
+    advance: Advance,
 ) -> float:
     """Trains a network on new sequences in every step, and returns the steps that it took in a second."""
     generator = torch.Generator().manual_seed(seed)
@@ -51,7 +62,9 @@ def teach(
         return task.loss(network(batch.inputs)[0], batch)
 
     start = time.perf_counter()
-    taken = fit(network, loss, steps, learning_rate=learning_rate, clip=10.0, advance=advance)
+    taken = fit(
+        network, loss, steps, learning_rate=learning_rate, clip=10.0, inertia=inertia, advance=advance
+    )
     return taken / (time.perf_counter() - start)
 
 
@@ -66,3 +79,29 @@ def tried(network: nn.Module, task: Task, rows: int, seed: int) -> tuple[float, 
     ]
     errors, losses = zip(*found, strict=True)
     return sum(errors) / len(errors), sum(losses) / len(losses)
+
+
+@torch.no_grad()
+def weights_over(network: MemoryAugmented, batch: Batch) -> dict[str, list[list[float]]]:
+    """Where the first heads to write and to read were, in every step of a batch's first sequence."""
+    state = None
+    found: dict[str, list[list[float]]] = {"write_weights": [], "read_weights": []}
+    for inputs in batch.inputs[:1].split(1, dim=1):
+        _, state = network(inputs, state)
+        for name, slots in found.items():
+            slots.append([round(weight, 3) for weight in getattr(state.memory, name)[0, 0].tolist()])
+    return found
+
+
+def draw_weights(maps: "Sequence[Axes]", measured: Mapping[str, Any]) -> None:
+    """What `weights_over` found, slots upwards and steps to the right; blank axes where it is missing."""
+    for axes, name in zip(maps, ("write_weights", "read_weights"), strict=True):
+        axes.set_title(name.replace("_", " "))
+        axes.set_xlabel("step")
+        axes.grid(False)
+        if name in measured:
+            slots = [list(weights) for weights in zip(*measured[name], strict=True)]
+            axes.imshow(
+                slots, aspect="auto", origin="lower", cmap="Blues", vmin=0, vmax=1, interpolation="nearest"
+            )
+    maps[0].set_ylabel("slot")

@@ -17,6 +17,7 @@ from mnemos.memories.dnc import DNC
 from mnemos.models.memory_augmented import MemoryAugmented
 from mnemos.ops.allocation import allocation
 from mnemos.ops.linkage import followed, links_after, precedence_after
+from mnemos.studies.algorithms import draw_weights, weights_over
 from mnemos.studies.fit import fit
 from mnemos.studies.study import Advance, Study, Threshold, between
 from mnemos.tasks.algorithms import RepeatCopy
@@ -58,7 +59,7 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
         "repeat_copy_error_by_length": by_length,
         "recall_steps": recall_steps,
         "recall": 1 - _error(recalling, RECALLED, generator),
-        **_shown(copying, generator),
+        **weights_over(copying, replace(LONGER, lengths=(6, 6), repeats=(3, 3)).batch(1, generator)),
     }
 
 
@@ -105,18 +106,6 @@ def _allocation_error() -> float:
     return (found - torch.tensor([[0.01, 0.1, 0.8]])).abs().max().item()
 
 
-@torch.no_grad()
-def _shown(network: MemoryAugmented, generator: torch.Generator) -> dict[str, Any]:
-    """Where one sequence was written and where it was read, step by step."""
-    batch = replace(LONGER, lengths=(6, 6), repeats=(3, 3)).batch(1, generator)
-    state, reading, writing = None, [], []
-    for inputs in batch.inputs.split(1, dim=1):
-        _, state = network(inputs, state)
-        reading.append([round(weight, 3) for weight in state.memory.read_weights[0, 0].tolist()])
-        writing.append([round(weight, 3) for weight in state.memory.write_weights[0, 0].tolist()])
-    return {"read_weights": reading, "write_weights": writing}
-
-
 def draw(measured: Mapping[str, Any]) -> "Drawing":
     """The error of repeat copy by length, beside where one sequence was written and read."""
     from mnemos.report.drawing import FAINT, WITH, drawing
@@ -130,13 +119,7 @@ def draw(measured: Mapping[str, Any]) -> "Drawing":
         line.set_xlabel("length")
         line.set_ylabel("wrong bits, %")
         line.set_ylim(bottom=-1)
-        for axes, name in zip(maps, ("write_weights", "read_weights"), strict=True):
-            slots = [list(slot) for slot in zip(*measured[name], strict=True)]
-            axes.imshow(slots, aspect="auto", origin="lower", cmap="Blues", vmin=0, vmax=1)
-            axes.set_title(name.replace("_", " "))
-            axes.set_xlabel("step")
-            axes.grid(False)
-        maps[0].set_ylabel("slot")
+        draw_weights(maps, measured)
     return figure
 
 

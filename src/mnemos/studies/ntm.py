@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from mnemos.memories.ntm import NTM
-from mnemos.models.memory_augmented import MemoryAugmented
-from mnemos.studies.algorithms import Control, teach, tried, turing_machine
+from mnemos.studies.algorithms import Control, draw_weights, teach, tried, turing_machine, weights_over
 from mnemos.studies.study import Advance, Figure, Study, Threshold, between
 from mnemos.tasks.algorithms import Copy
 
@@ -60,7 +59,8 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
         machines.append(_errors(machine, form, start))
         bits.append(tried(machine, form.task, 200, start)[1] / math.log(2))
         if not shown and _learned(machines[-1], bits[-1], form):
-            shown = _shown(machine, replace(form.task, lengths=(form.beyond, form.beyond)), start)
+            longer = replace(form.task, lengths=(form.beyond, form.beyond))
+            shown = weights_over(machine, longer.batch(1, torch.Generator().manual_seed(start)))
         control = Control(form.task, form.control_hidden_size)
         here = between(advance, (number + 0.8) * one, (number + 1) * one)
         teach(control, form.task, form.control_steps, learning_rate=3e-3, seed=start, advance=here)
@@ -90,19 +90,6 @@ def _learned(errors: Mapping[str, float], bits_per_bit: float, form: Form) -> bo
     return bits_per_bit < 0.01 and all(errors[str(at)] <= most for at, most in form.allowed.items())
 
 
-@torch.no_grad()
-def _shown(network: MemoryAugmented, task: Copy, seed: int) -> dict[str, Any]:
-    """Where the heads were in every step of one sequence."""
-    batch = task.batch(1, torch.Generator().manual_seed(seed))
-    state = None
-    reading, writing = [], []
-    for inputs in batch.inputs.split(1, dim=1):
-        _, state = network(inputs, state)
-        reading.append([round(weight, 3) for weight in state.memory.read_weights[0, 0].tolist()])
-        writing.append([round(weight, 3) for weight in state.memory.write_weights[0, 0].tolist()])
-    return {"read_weights": reading, "write_weights": writing}
-
-
 def draw(measured: Mapping[str, Any]) -> "Drawing":
     """The error by length, beside where the heads wrote and read in one long copy."""
     from mnemos.report.drawing import FAINT, WITH, WITHOUT, drawing, label
@@ -124,22 +111,7 @@ def draw(measured: Mapping[str, Any]) -> "Drawing":
         lines.set_xlabel("length")
         lines.set_ylabel("wrong bits, %")
         lines.set_title(f"taught with up to {measured['longest_taught']}")
-        for axes, name in zip(maps, ("write_weights", "read_weights"), strict=True):
-            axes.set_title(name.replace("_", " "))
-            axes.set_xlabel("step")
-            axes.grid(False)
-            if name in measured:  # where no network has learned there is nothing to show
-                columns = [list(slots) for slots in zip(*measured[name], strict=True)]
-                axes.imshow(
-                    columns,
-                    aspect="auto",
-                    origin="lower",
-                    cmap="Blues",
-                    vmin=0,
-                    vmax=1,
-                    interpolation="nearest",
-                )
-        maps[0].set_ylabel("slot")
+        draw_weights(maps, measured)  # where no network has learned there is nothing to show
     return figure
 
 
