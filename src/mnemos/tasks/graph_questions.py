@@ -80,19 +80,16 @@ class GraphTask(Task):
         places = self._named(sorted({place for edge in graph.edges for place in edge[:2]}), chance)
         labels = self._named(sorted({edge.label for edge in graph.edges}), chance)
         told = chance.sample(graph.edges, len(graph.edges))
+        gaps: list[Triple] = [(None, None, None)] * len(answers)
 
-        def vector(source: int | None, destination: int | None, label: int | None) -> Tensor:
-            numbers = (places.get(source), places.get(destination), labels.get(label))
-            return torch.cat([self._written(number) for number in numbers])
+        def written(triples: Sequence[Triple]) -> Tensor:
+            return self._written(
+                [(places.get(one), places.get(other), labels.get(label)) for one, other, label in triples]
+            )
 
-        blank = vector(None, None, None)
-        steps = [
-            *((vector(*edge), 0, 0) for edge in told),
-            *((vector(*triple), 1, 0) for triple in question),
-            *((blank, 0, 1) for _ in answers),
-        ]
-        inputs = torch.stack([torch.cat([triple, torch.tensor([ask, due])]) for triple, ask, due in steps])
-        return answered(inputs, torch.stack([vector(*edge) for edge in answers]))
+        flags = [[0, 0]] * len(told) + [[1, 0]] * len(question) + [[0, 1]] * len(answers)
+        inputs = torch.cat([written([*told, *question, *gaps]), torch.tensor(flags)], dim=1)
+        return answered(inputs, written(answers))
 
     def _named(self, things: Sequence[int], chance: random.Random) -> dict[int | None, int]:
         """A number of its own for each thing."""
@@ -103,12 +100,12 @@ class GraphTask(Task):
         numbers = chance.sample(range(self.base**self.digits), len(things))
         return dict(zip(things, numbers, strict=True))
 
-    def _written(self, number: int | None) -> Tensor:
-        """A number in one-hot digits; all zeros where there is a gap."""
-        if number is None:
-            return torch.zeros(self.digits * self.base)
-        digits = torch.tensor([number // self.base**place % self.base for place in range(self.digits)])
-        return functional.one_hot(digits, self.base).float().flatten()
+    def _written(self, triples: Sequence[Triple]) -> Tensor:
+        """Numbers in one-hot digits, (triples, 3 * digits * base); all zeros where there is a gap."""
+        numbers = torch.tensor([[-1 if number is None else number for number in one] for one in triples])
+        digits = numbers.unsqueeze(-1) // self.base ** torch.arange(self.digits) % self.base
+        written = functional.one_hot(digits, self.base) * (numbers >= 0).unsqueeze(-1).unsqueeze(-1)
+        return written.float().flatten(1)
 
 
 @final
