@@ -6,11 +6,9 @@ import pytest
 import torch
 
 from mnemos.memories import SAM
-from mnemos.memories import slot_search as slot_search_module
 from mnemos.memories.access_order import AccessOrder
 from mnemos.memories.sam import SAMState
-from mnemos.memories.slot_search import ExactSearch, IndexedSearch
-from mnemos.ops.sparse_access import least_recent_slots, nearest_slots
+from mnemos.ops.sparse_access import least_recent_slots
 
 
 def full(slots, batch=2, **sizes):
@@ -146,51 +144,6 @@ def test_the_order_of_access_is_that_of_all_slots(slots):
             plain[1] = torch.arange(slots)
             order.start_afresh(torch.tensor([False, True]))
     assert torch.equal(order.end(), plain)
-
-
-@pytest.mark.parametrize(("slots", "used"), [(5, 5), (700, 700), (700, 300), (701, 701), (200, 1)])
-def test_the_exact_search_finds_what_comparing_with_all_finds(slots, used, monkeypatch):
-    monkeypatch.setattr(slot_search_module, "BLOCK", 256)
-    monkeypatch.setattr(slot_search_module, "GROUP", 32)
-    torch.manual_seed(slots)
-    memory = torch.zeros(2, slots, 6)
-    memory[:, :used] = torch.randn(2, used, 6)
-    search, count = ExactSearch(), min(3, used)
-    search.build(memory)
-    for _ in range(5):
-        queries = torch.randn(2, 2, 6)
-        assert torch.equal(search.nearest(queries, count), nearest_slots(memory, queries, count))
-        changed = torch.randint(slots, (2, 4))
-        memory[torch.arange(2).unsqueeze(1), changed] = torch.randn(2, 4, 6)
-        memory[0, 0] = 0
-        search.update(torch.cat([(changed + torch.tensor([[0], [slots]])).flatten(), torch.tensor([0])]))
-
-
-def test_an_index_that_looks_everywhere_finds_what_comparing_with_all_finds():
-    torch.manual_seed(0)
-    memory = torch.zeros(2, 90, 6)
-    memory[:, :60] = torch.randn(2, 60, 6)
-    search = IndexedSearch(probes=1000)
-    search.build(memory)
-    for _ in range(5):
-        queries = torch.randn(2, 2, 6)
-        assert torch.equal(search.nearest(queries, 3), nearest_slots(memory, queries, 3))
-        changed = torch.randint(180, (5,))
-        memory.view(180, 6)[changed] = torch.randn(5, 6)
-        memory.view(180, 6)[changed[0]] = 0
-        search.update(changed)
-
-
-def test_an_index_finds_what_is_asked_for_by_itself_and_nothing_in_an_empty_memory():
-    torch.manual_seed(0)
-    memory = torch.randn(1, 4000, 16)
-    search = IndexedSearch(probes=4)
-    search.build(memory)
-    asked = torch.randint(4000, (1, 50))
-    near = memory[:, asked[0]] + 0.05 * torch.randn(1, 50, 16)
-    assert (search.nearest(near, 1)[..., 0] == asked).float().mean() > 0.95
-    search.build(torch.zeros(1, 10, 16))
-    assert (search.nearest(near, 2) == -1).all()
 
 
 def test_fewer_slots_than_are_wanted_are_read():

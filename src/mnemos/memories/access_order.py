@@ -12,7 +12,7 @@ NEVER_TAKEN = torch.iinfo(torch.int64).max
 
 @final
 class AccessOrder:
-    """The last access of every slot, and the earliest of every block of about √slots.
+    """The last access of every slot, and the earliest of every block of about √slots / 4.
 
     The k least recent slots lie in the k blocks with the earliest access: a step looks at these, and at the
     blocks that it touched. `mnemos.ops.sparse_access.least_recent_slots` is the same over all slots.
@@ -23,7 +23,8 @@ class AccessOrder:
 
     def __init__(self, last_access: Int[Tensor, "batch slots"]) -> None:
         batch, self.slots = last_access.shape
-        self.block = 1 << math.ceil(math.log2(self.slots) / 2)
+        # Shorter than √slots, since a step looks into a few dozen blocks and but once over their number.
+        self.block = 1 << max(0, math.ceil(math.log2(self.slots) / 2) - 2)
         self.blocks = -(-self.slots // self.block)
         self.stamps = last_access.new_full((batch, self.blocks * self.block), NEVER_TAKEN)
         self.stamps[:, : self.slots] = last_access

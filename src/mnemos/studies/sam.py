@@ -211,8 +211,8 @@ STUDY = Study(
     measure=measure,
     thresholds={
         "growth_indexed": Threshold("<", 3),
-        "turing_by_exact": Threshold(">=", 50),
-        "turing_by_indexed": Threshold(">=", 200),
+        "dense_by_exact": Threshold(">=", 50),
+        "dense_by_indexed": Threshold(">=", 200),
         "megabytes_for_100_steps": Threshold("<", 67),  # 64 MiB
         "storage_growth": Threshold("<=", 1.1),
         "gradient_difference": Threshold("<=", 1e-5),
