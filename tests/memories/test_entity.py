@@ -9,14 +9,14 @@ from mnemos.memories.entity import EntNetState
 def test_a_step_is_the_papers_equations_slot_by_slot():
     torch.manual_seed(0)
     memory = EntNet(4, slots=3)
-    memory.slope.fill_(0.3)
+    memory.slope.copy_(torch.tensor([0.3, 0.2, 0.0, 1.0]))
     sentence, held = torch.randn(1, 4), torch.nn.functional.normalize(torch.randn(1, 3, 4), dim=-1)
     _, after = memory.step(memory.prepare(sentence), EntNetState(held))
     for j in range(3):
         s, h, w = sentence[0], held[0, j], memory.keys[j]
         gate = torch.sigmoid(s @ h + s @ w)
         new = memory.from_memory.weight @ h + memory.from_keys.weight @ w + memory.from_input.weight @ s
-        new = torch.where(new > 0, new, 0.3 * new)
+        new = torch.where(new > 0, new, memory.slope * new)
         new = h + gate * new
         torch.testing.assert_close(after.memory[0, j], new / new.norm(), rtol=1e-5, atol=1e-6)
 

@@ -24,3 +24,16 @@ def test_words_count_by_their_places_and_no_word_counts_nothing():
     expected = words.embedding.weight[5] * words.places[0] + words.embedding.weight[2] * words.places[1]
     torch.testing.assert_close(embedded[0], expected)
     assert not words(torch.zeros(1, 4, dtype=torch.int64)).any()
+
+
+def test_what_is_known_after_each_sentence_is_what_the_story_up_to_there_leaves():
+    torch.manual_seed(0)
+    network = EntityNetwork(EntNet(4, slots=3), answers=5)
+    sentences, questions = torch.randn(2, 6, 4), torch.randn(2, 2, 4)
+    known = network.follow(sentences)
+    for time in (1, 6):
+        _, state = network.memory(sentences[:, :time])
+        torch.testing.assert_close(known[:, time - 1], state.memory)
+    both = network.ask(state, questions)
+    for place in range(2):
+        torch.testing.assert_close(both[:, place], network(sentences, questions[:, place]))

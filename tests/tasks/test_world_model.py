@@ -39,6 +39,16 @@ def test_answers_follow_from_the_statements_and_nobody_leaves_the_grid(statement
     assert task.error(right, batch) == 0
 
 
+def test_where_the_agents_are_is_known_after_every_statement_once_they_were_placed():
+    task = WorldModel(20)
+    statements, squares = task.stories(20, 12, torch.Generator().manual_seed(0))
+    for row, places in zip(statements, squares, strict=True):
+        for time in (4, 7, 12):
+            for agent, question in enumerate(task.questions):
+                story = torch.cat([row[:time], question.unsqueeze(0)])
+                assert follow(task, list(story)) == places[time - 1, agent]
+
+
 def test_stories_are_the_same_for_the_same_generator_and_of_several_lengths():
     task = WorldModel(9, shortest=5)
     first, second = (task.batch(3, torch.Generator().manual_seed(4)) for _ in range(2))

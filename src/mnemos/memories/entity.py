@@ -27,8 +27,8 @@ class EntNet(SteppedMemory):
         g_j = σ(s·h_j + s·w_j),   h̃_j = φ(U h_j + V w_j + W s),   h_j ← (h_j + g_j h̃_j) / |h_j + g_j h̃_j|
 
     Dividing by the length is what forgets: what is written takes from what was there. All slots share U, V
-    and W. φ is a rectifier with a learned slope below zero. The output is `read` with the input as the
-    question, after the write.
+    and W. φ is a rectifier with a learned slope below zero, one for each dimension. The output is `read` with
+    the input as the question, after the write.
 
     Args:
         width: of inputs, slots and outputs.
@@ -45,7 +45,7 @@ class EntNet(SteppedMemory):
         self.from_keys = nn.Linear(width, width, bias=False)  # V
         self.from_input = nn.Linear(width, width, bias=False)  # W
         # Of φ below zero. Beginning as the identity, 1, would leave only the gates to multiply anything.
-        self.slope = nn.Parameter(torch.full((), 0.25))
+        self.slope = nn.Parameter(torch.full((width,), 0.25))
 
     def initial_state(self, batch_size: int) -> EntNetState:
         """Every slot holds its key."""
@@ -59,14 +59,20 @@ class EntNet(SteppedMemory):
     def step(
         self, prepared: Float[Tensor, "batch prepared"], state: EntNetState
     ) -> tuple[Float[Tensor, "batch output"], EntNetState]:
+        state = self.told(prepared, state)
+        question = prepared[:, : self.width].to(state.memory)
+        return self.read(state, question.unsqueeze(1)).values.squeeze(1), state
+
+    def told(self, prepared: Float[Tensor, "batch prepared"], state: EntNetState) -> EntNetState:
+        """What is known after a sentence: a step without its output."""
         held = state.memory
         sizes = [self.width, self.slots, self.slots * self.width]
         given, fitting, candidate = prepared.to(held).split(sizes, dim=-1)
         gate = ((held @ given.unsqueeze(-1)).to(held).squeeze(-1) + fitting).sigmoid()
         candidate = self.from_memory(held).to(held) + candidate.unflatten(-1, (self.slots, self.width))
-        candidate = torch.where(candidate > 0, candidate, self.slope * candidate)
-        state = EntNetState(functional.normalize(held + gate.unsqueeze(-1) * candidate, dim=-1))
-        return self.read(state, given.unsqueeze(1)).values.squeeze(1), state
+        # φ wants the width second.
+        candidate = functional.prelu(candidate.flatten(0, 1), self.slope.to(held)).view_as(held)
+        return EntNetState(functional.normalize(held + gate.unsqueeze(-1) * candidate, dim=-1))
 
     def read(self, state: EntNetState, queries: Float[Tensor, "batch time width"]) -> Reading:
         """Attention over the slots (eq. 6): the sum of h_j weighed by softmax_j(q·h_j)."""

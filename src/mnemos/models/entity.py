@@ -22,7 +22,7 @@ class EntityNetwork(nn.Module):
         super().__init__()
         self.memory = memory
         self.read = nn.Linear(memory.width, memory.width, bias=False)  # H
-        self.activation = nn.PReLU()  # φ
+        self.activation = nn.PReLU(memory.width)  # φ
         self.output = nn.Linear(memory.width, answers, bias=False)  # R
 
     def forward(
@@ -34,14 +34,27 @@ class EntityNetwork(nn.Module):
     ) -> Float[Tensor, "batch answers"]:
         """The logits of all answers to one question for each row, after its sentences."""
         _, state = self.memory(sentences, state, mask=mask)
-        return self.ask(state, question)
+        return self.ask(state, question.unsqueeze(1)).squeeze(1)
 
     def ask(
-        self, state: EntNetState, question: Float[Tensor, "batch width"]
-    ) -> Float[Tensor, "batch answers"]:
-        """The logits of all answers from what is known."""
-        found = self.memory.read(state, question.unsqueeze(1)).values.squeeze(1)
-        return self.output(self.activation(question + self.read(found)))
+        self, state: EntNetState, questions: Float[Tensor, "batch asked width"]
+    ) -> Float[Tensor, "batch asked answers"]:
+        """The logits of all answers to each of some questions, from what is known."""
+        found = questions + self.read(self.memory.read(state, questions).values)
+        # φ wants the width second.
+        return self.output(self.activation(found.flatten(0, 1)).view_as(found))
+
+    def follow(self, sentences: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time slots width"]:
+        """The memory after each of the sentences, from the start of a story.
+
+        What is known then does not depend on what is told later. So one pass over a story learns from
+        questions after every sentence.
+        """
+        state, known = self.memory.initial_state(sentences.shape[0]), []
+        for prepared in self.memory.prepare(sentences).unbind(1):
+            state = self.memory.told(prepared, state)
+            known.append(state.memory)
+        return torch.stack(known, dim=1)
 
 
 @final

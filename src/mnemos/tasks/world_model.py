@@ -1,11 +1,12 @@
 """Two agents walk about a grid, told one statement at a time: where is one of them at the end?
 
-The world model of Henaff et al. 2017, section 4.1. First it is told where each agent is and which way it
+The world model of Henaff et al. 2017. First it is told where each agent is and which way it
 faces; then at every step one of them turns to face a direction, or moves some squares ahead without leaving
 the grid. No statement says where an agent got to: whoever answers must have followed it.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +17,13 @@ from mnemos.tasks.task import Batch, ClassTask
 
 AGENTS, DIRECTIONS = 2, 4
 AHEAD = torch.tensor([[0, 1], [0, -1], [1, 0], [-1, 0]])  # of north, south, east and west
+
+
+class Stories(NamedTuple):
+    """What is told, and where the agents are after each statement, from the first on."""
+
+    statements: Float[Tensor, "batch time words"]
+    squares: Int[Tensor, "batch time agents"]
 
 
 @dataclass(frozen=True)
@@ -54,21 +62,34 @@ class WorldModel(ClassTask):
         """All rows have the same number of statements, and then a question."""
         low = self.statements if self.shortest is None else self.shortest
         time = int(torch.randint(low, self.statements + 1, (), generator=generator))
+        told = self.stories(rows, time, generator)
+        asked = torch.randint(AGENTS, (rows,), generator=generator)
+        question = self.questions[asked].unsqueeze(1)
+        targets = torch.zeros(rows, time + 1, dtype=torch.int64)
+        targets[:, -1] = told.squares[torch.arange(rows), -1, asked]
+        scored = torch.zeros(rows, time + 1, dtype=torch.bool)
+        scored[:, -1] = True
+        return Batch(torch.cat([told.statements, question], 1), targets, scored, torch.ones_like(scored))
+
+    @property
+    def questions(self) -> Float[Tensor, "agents words"]:
+        """The words that ask after each of the agents."""
+        agents = torch.arange(AGENTS)
+        return self._words(agents, torch.full_like(agents, self.input_size - 1))
+
+    def stories(self, rows: int, statements: int, generator: torch.Generator) -> Stories:
+        """Stories of so many statements without a question, and what is true after each of them."""
         place = torch.randint(self.grid, (rows, AGENTS, 2), generator=generator)
         facing = torch.randint(DIRECTIONS, (rows, AGENTS), generator=generator)
         steps = [self._said(agent, at=place[:, agent]) for agent in range(AGENTS)]
         steps += [self._said(agent, facing=facing[:, agent]) for agent in range(AGENTS)]
-        for _ in range(time - len(steps)):
+        places = [place] * len(steps)
+        for _ in range(statements - len(steps)):
             step, place, facing = self._acted(place, facing, generator)
             steps.append(step)
-        asked = torch.randint(AGENTS, (rows,), generator=generator)
-        steps.append(self._words(asked, torch.full_like(asked, self.input_size - 1)))
-        at = place[torch.arange(rows), asked]
-        targets = torch.zeros(rows, time + 1, dtype=torch.int64)
-        targets[:, -1] = at[:, 0] * self.grid + at[:, 1]
-        scored = torch.zeros(rows, time + 1, dtype=torch.bool)
-        scored[:, -1] = True
-        return Batch(torch.stack(steps, dim=1), targets, scored, torch.ones_like(scored))
+            places.append(place)
+        columns, lines = torch.stack(places, dim=1).unbind(-1)
+        return Stories(torch.stack(steps, dim=1), columns * self.grid + lines)
 
     def _said(self, agent: int, at: Tensor | None = None, facing: Tensor | None = None) -> Tensor:
         """That an agent is somewhere, or faces somewhere."""
