@@ -31,6 +31,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/hopfield.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sdm.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/recurrent_memory.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sparse_access.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

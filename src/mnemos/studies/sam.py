@@ -48,7 +48,8 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
     return measured | _copying(seed, between(advance, 0.35, 1.0))
 
 
-def _filled(slots: int, **given: Any) -> tuple[SAM, SAMState]:
+def filled(slots: int, **given: Any) -> tuple[SAM, SAMState]:
+    """A memory, and a state of it every slot of which holds something."""
     memory = SAM(INPUTS, slots, **given)
     state = memory.initial_state(1)
     return memory, state._replace(memory=torch.randn(state.memory.shape))
@@ -59,33 +60,33 @@ def _times(advance: Advance) -> dict[str, Any]:
     found: dict[str, dict[str, float]] = {"exact": {}, "indexed": {}, "dense": {}}
     begins = {}
     for number, slots in enumerate(SIZES):
-        exact, state = _filled(slots)
+        exact, state = filled(slots)
         indexed, dense = SAM(INPUTS, slots, probes=PROBES), SAM(INPUTS, slots)
         dense.naive = True
         advance(number / len(SIZES), f"timing {slots:,} slots")
         for name, memory, steps in (("exact", exact, 20), ("indexed", indexed, 20), ("dense", dense, 4)):
-            runs = [_seconds(memory, state, steps) for _ in range(REPEATS)]
+            runs = [seconds(memory, state, steps) for _ in range(REPEATS)]
             begin, rest = (statistics.median(times) for times in zip(*runs, strict=True))
             found[name][str(slots)] = 1000 * rest / steps
             begins[name] = 1000 * begin
     advance(0.8, f"timing a Neural Turing Machine of {SIZES[-1]:,} slots")
     turing = NTM(INPUTS, SIZES[-1], 32, read_heads=4, write_heads=4)
-    _, seconds = _seconds(turing, turing.initial_state(1), 2)
+    _, taken = seconds(turing, turing.initial_state(1), 2)
     most, least = str(SIZES[-1]), str(SIZES[0])
     return {
         "milliseconds": found,
         "begin_milliseconds": begins,
-        "turing_milliseconds": 500 * seconds,
+        "turing_milliseconds": 500 * taken,
         "growth_indexed": found["indexed"][most] / found["indexed"][least],
         "growth_dense": found["dense"][most] / found["dense"][least],
-        "turing_by_exact": 500 * seconds / found["exact"][most],
-        "turing_by_indexed": 500 * seconds / found["indexed"][most],
+        "turing_by_exact": 500 * taken / found["exact"][most],
+        "turing_by_indexed": 500 * taken / found["indexed"][most],
         "dense_by_exact": found["dense"][most] / found["exact"][most],
         "dense_by_indexed": found["dense"][most] / found["indexed"][most],
     }
 
 
-def _seconds(memory: SteppedMemory, state: Any, steps: int) -> tuple[float, float]:
+def seconds(memory: SteppedMemory, state: Any, steps: int) -> tuple[float, float]:
     """What it takes to begin, and what the steps take, forward and back."""
     prepared = memory.prepare(torch.randn(steps, 1, INPUTS)).unbind(0)
     start = time.process_time()
@@ -120,7 +121,7 @@ def _storage() -> dict[str, float]:
 
 
 def _kept(slots: int) -> int:
-    memory, state = _filled(slots)
+    memory, state = filled(slots)
     sizes: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -136,7 +137,7 @@ def _kept(slots: int) -> int:
 
 def _twin() -> dict[str, float]:
     """How far values and gradients lie from the dense twin's, and how many numbers of a state changed."""
-    memory, state = _filled(64)
+    memory, state = filled(64)
     inputs, start = torch.randn(1, 100, INPUTS, requires_grad=True), state.memory.clone()
     gradients, untouched = [], True
     for naive in (False, True):
