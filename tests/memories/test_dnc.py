@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mnemos.memories import DNC
 from mnemos.memories.dnc import DNCState
+from mnemos.ops import few_rows
 
 FAR = 30.0  # a gate so far open, or closed, that nothing is left to say
 
@@ -115,8 +116,10 @@ def test_two_write_heads_take_two_slots_in_one_step() -> None:
     assert state.links.shape == (1, 2, 4, 4)
 
 
+@pytest.mark.parametrize("held", [1, 2**16])
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (3, 5, 2, 1), (2, 7, 3, 4)])
-def test_values_and_gradients_of_the_step_are_those_of_autograd(sizes) -> None:
+def test_values_and_gradients_of_the_step_are_those_of_autograd(sizes, held, monkeypatch) -> None:
+    monkeypatch.setattr(few_rows, "HELD", held)  # row by row, and all at once
     batch, slots, width, heads = sizes
     torch.manual_seed(1)
     memory = DNC(3, slots, width, heads).double()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mnemos.ops import linkage
+from mnemos.ops import few_rows
 from mnemos.ops.linkage import followed, linked, linked_naive, links_after, precedence_after, sharpened
 
 
@@ -62,10 +62,10 @@ def problem(batch, heads, readers, slots, seed=0):
     )
 
 
-@pytest.mark.parametrize("cached", [1, 2**17])
+@pytest.mark.parametrize("held", [1, 2**17])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 1, 2, 5), (2, 3, 2, 7)])
-def test_the_hand_written_form_is_the_plain_one(shape, cached, monkeypatch) -> None:
-    monkeypatch.setattr(linkage, "_CACHED", cached)  # all at once, and row by row
+def test_the_hand_written_form_is_the_plain_one(shape, held, monkeypatch) -> None:
+    monkeypatch.setattr(few_rows, "HELD", held)  # all at once, and row by row
     given = problem(*shape)
     ours, naive = linked(*given), linked_naive(*given)
     torch.testing.assert_close(ours, naive)

@@ -20,7 +20,7 @@ class Stretch(ABC):
         known: Bool[Tensor, " batch"] | None,
         starts: Bool[Tensor, " batch"] | None,
     ) -> Float[Tensor, "batch output"]:
-        """The outputs of one step, zero where it is masked.
+        """What one step gives, as `SteppedMemory.step` does; anything finite where it is masked.
 
         Args:
             known: true where the step is real; None if it is in every row.
@@ -35,8 +35,9 @@ class Stretch(ABC):
 class SteppedMemory(Memory):
     """A memory whose definition is one step; masks, resets and the passage of time are the same for all.
 
-    `forward` is `prepare` for all steps at once, and then step after step. A network around the
-    memory that feeds its outputs back, `models.memory_augmented.MemoryAugmented`, goes step by step itself.
+    `forward` is `prepare` for all steps at once, then step after step, and `conclude` for all at once. A
+    network around the memory that feeds its outputs back, as `models.memory_augmented.MemoryAugmented` does,
+    calls all three itself.
     """
 
     def prepare(self, inputs: Float[Tensor, "*shape input"]) -> Float[Tensor, "*shape prepared"]:
@@ -45,7 +46,11 @@ class SteppedMemory(Memory):
 
     @abstractmethod
     def step(self, prepared: Float[Tensor, "batch prepared"], state: Any) -> tuple[Tensor, Any]:
-        """One step of every row: the outputs (batch, output), and the state after it."""
+        """One step of every row: what `conclude` makes the outputs of, and the state after it."""
+
+    def conclude(self, given: Float[Tensor, "*shape given"]) -> Float[Tensor, "*shape output"]:
+        """The outputs, from what steps gave: what no later step needs, as one large product."""
+        return given
 
     def advance(
         self,
@@ -59,9 +64,7 @@ class SteppedMemory(Memory):
         if starts is not None:
             state = reset_rows(state, starts, initial)
         output, after = self.step(prepared, state)
-        if known is None:
-            return output, after
-        return output.masked_fill(~known.unsqueeze(-1), 0), where_rows(known, after, state)
+        return output, after if known is None else where_rows(known, after, state)
 
     def stretch(self, state: Any) -> Stretch | None:
         """Begins a stretch of time at a state, which stays as it is; None means to go state by state.
@@ -94,7 +97,10 @@ class SteppedMemory(Memory):
             else:
                 output = stretch.step(prepared, *flags)
             outputs.append(output)
-        return stack(outputs, dim=1), state if stretch is None else stretch.end()
+        concluded = self.conclude(stack(outputs, dim=1))
+        if mask is not None:
+            concluded = concluded.masked_fill(~real.unsqueeze(-1), 0)
+        return concluded, state if stretch is None else stretch.end()
 
 
 @final

@@ -83,21 +83,21 @@ class MemoryAugmented(SteppedMemory):
 
     def step(
         self, prepared: Float[Tensor, "batch input"], state: MemoryAugmentedState
-    ) -> tuple[Float[Tensor, "batch output"], MemoryAugmentedState]:
+    ) -> tuple[Float[Tensor, "batch joined"], MemoryAugmentedState]:
         seen, remembered = torch.cat([prepared, state.reads.to(prepared)], dim=-1), state.controller
         if isinstance(self.controller, SteppedMemory):
-            hidden, remembered = self.controller.step(self.controller.prepare(seen), remembered)
+            given, remembered = self.controller.step(self.controller.prepare(seen), remembered)
+            hidden = self.controller.conclude(given)
         else:
             hidden = self.controller(seen)
-        reads, memory = self.memory.step(self.memory.prepare(hidden), state.memory)
-        return self.answer(hidden, reads), MemoryAugmentedState(remembered, memory, reads.to(state.reads))
+        given, memory = self.memory.step(self.memory.prepare(hidden), state.memory)
+        reads = self.memory.conclude(given)
+        state = MemoryAugmentedState(remembered, memory, reads.to(state.reads))
+        return torch.cat([hidden, reads.to(hidden)], dim=-1), state
 
-    def answer(
-        self, hidden: Float[Tensor, "batch hidden"], reads: Float[Tensor, "batch width"]
-    ) -> Float[Tensor, "batch output"]:
-        """y_t, from what the controller made of the input and what memory answered."""
-        output = torch.cat([hidden, reads.to(hidden)], dim=-1)
-        return output if self.output is None else self.output(output)
+    def conclude(self, given: Float[Tensor, "*shape joined"]) -> Float[Tensor, "*shape output"]:
+        """y, from what the controller made of the inputs and what memory answered, side by side."""
+        return given if self.output is None else self.output(given)
 
     def stretch(self, state: MemoryAugmentedState) -> "Stretch | None":
         memory = self.memory.stretch(state.memory)
@@ -120,24 +120,21 @@ class _SideBySide(Stretch):
         prepared: Float[Tensor, "batch input"],
         known: Bool[Tensor, " batch"] | None,
         starts: Bool[Tensor, " batch"] | None,
-    ) -> Float[Tensor, "batch output"]:
+    ) -> Float[Tensor, "batch joined"]:
         network = self.network
         if starts is not None:
             self.reads = self.reads.masked_fill(starts.unsqueeze(-1), 0)
         hidden = self._control(torch.cat([prepared, self.reads.to(prepared)], dim=-1), known, starts)
-        reads = self.memory.step(network.memory.prepare(hidden), known, starts).to(self.reads)
-        output = network.answer(hidden, reads)
-        if known is None:
-            self.reads = reads
-            return output
-        self.reads = torch.where(known.unsqueeze(-1), reads, self.reads)
-        return output.masked_fill(~known.unsqueeze(-1), 0)
+        given = self.memory.step(network.memory.prepare(hidden), known, starts)
+        reads = network.memory.conclude(given).to(self.reads)
+        self.reads = reads if known is None else torch.where(known.unsqueeze(-1), reads, self.reads)
+        return torch.cat([hidden, reads.to(hidden)], dim=-1)
 
     def _control(self, seen: Tensor, known: Tensor | None, starts: Tensor | None) -> Tensor:
         controller = self.network.controller
         if self.controller is None or not isinstance(controller, SteppedMemory):
             return controller(seen)
-        return self.controller.step(controller.prepare(seen), known, starts)
+        return controller.conclude(self.controller.step(controller.prepare(seen), known, starts))
 
     def end(self) -> MemoryAugmentedState:
         controller = () if self.controller is None else self.controller.end()

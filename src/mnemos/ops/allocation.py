@@ -64,7 +64,7 @@ class Sorted(NamedTuple):
 
 def allocation_forward(usage: Tensor) -> tuple[Tensor, Sorted]:
     """`allocation` without autograd."""
-    used, order = usage.mul(1 - EPSILON).add_(EPSILON).sort(dim=-1, stable=True)
+    used, order = torch.lerp(usage, usage.new_ones(()), EPSILON).sort(dim=-1, stable=True)
     until = used.cumprod(-1)
     before = until / used
     allocated = before - until

@@ -68,51 +68,79 @@ def masked_content_weights(
     return (strengths.unsqueeze(-1) * products * lengths).softmax(-1)
 
 
+class Asked(NamedTuple):
+    """Keys as they are compared with slots; any number of them, of all heads at once."""
+
+    questions: Tensor  # β k / |k|
+    directions: Tensor  # k / |k|
+    lengths: Tensor  # |k|, at least `SHORTEST`
+    strengths: Tensor  # β, with an axis for the width
+
+
+def asked_forward(keys: Tensor, strengths: Tensor) -> Asked:
+    """Keys (batch, heads, width) brought to the length of their strengths, without autograd."""
+    lengths = torch.linalg.vector_norm(keys, dim=-1, keepdim=True).clamp_min_(SHORTEST)
+    directions, strengths = keys / lengths, strengths.unsqueeze(-1)
+    return Asked(directions * strengths, directions, lengths, strengths)
+
+
+def asked_backward(asked: Asked, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """From the gradient of the questions, which is overwritten, to those of keys and strengths."""
+    _, directions, lengths, strengths = asked
+    to_strengths = (gradient * directions).sum(-1, keepdim=True)
+    # A change along a key does not turn it; one that is too short has no unit length to keep.
+    along = torch.ops.aten.threshold_backward(to_strengths, lengths, SHORTEST)
+    to_keys = gradient.addcmul_(directions, along, value=-1).mul_(strengths / lengths)
+    return to_keys, to_strengths.squeeze(-1)
+
+
 class Found(NamedTuple):
     """What the backward of content addressing needs: the memory, and nothing else of its size."""
 
     weights: Tensor
-    cosines: Tensor
-    directions: Tensor  # keys at length one
-    key_lengths: Tensor  # at least `SHORTEST`, like those of the slots
-    slot_lengths: Tensor
-    strengths: Tensor
+    scores: Tensor  # β cos(k, M_i)
+    questions: Tensor
+    slot_lengths: Tensor  # |M_i|, at least `SHORTEST`
     memory: Tensor
 
 
-def content_forward(keys: Tensor, strengths: Tensor, memory: Tensor) -> Found:
+def content_forward(questions: Tensor, memory: Tensor) -> Found:
     """`content_weights` without autograd, for tensors of three axes."""
-    key_lengths = torch.linalg.vector_norm(keys, dim=-1, keepdim=True).clamp_min_(SHORTEST)
     slot_lengths = torch.linalg.vector_norm(memory, dim=-1).clamp_min_(SHORTEST).unsqueeze(-2)
-    directions = keys / key_lengths
-    cosines = torch.bmm(directions, memory.mT).div_(slot_lengths)
-    weights = (strengths.unsqueeze(-1) * cosines).softmax(-1)
-    return Found(weights, cosines, directions, key_lengths, slot_lengths, strengths, memory)
+    scores = torch.bmm(questions, memory.mT).div_(slot_lengths)
+    return Found(scores.softmax(-1), scores, questions, slot_lengths, memory)
 
 
-def content_backward(found: Found, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """From the gradient of the weights to those of keys, strengths and memory."""
-    weighted = gradient * found.weights
-    to_scores = weighted.addcmul_(found.weights, weighted.sum(-1, keepdim=True), value=-1)
-    to_strengths = torch.linalg.vecdot(to_scores, found.cosines)
-    to_products = to_scores.mul_(found.strengths.unsqueeze(-1)).div_(found.slot_lengths)
-    # A change along a vector does not turn it; one that is too short has no unit length to keep.
-    along_key = (found.strengths * to_strengths).unsqueeze(-1) * (found.key_lengths > SHORTEST)
-    along_slot = (to_products * found.cosines).sum(-2, keepdim=True).div_(found.slot_lengths)
-    along_slot = along_slot * (found.slot_lengths > SHORTEST)
-    to_keys = torch.bmm(to_products, found.memory).addcmul_(found.directions, along_key, value=-1)
-    to_memory = torch.bmm(to_products.mT, found.directions).addcmul_(found.memory, along_slot.mT, value=-1)
-    return to_keys.div_(found.key_lengths), to_strengths, to_memory
+class Shares(NamedTuple):
+    """What reaches the questions, and what reaches the memory: productsᵀ questions - memory * along."""
+
+    to_questions: Tensor
+    products: Tensor  # (batch, heads, slots)
+    along: Tensor  # (batch, 1, slots)
+
+
+def content_backward(found: Found, gradient: Tensor) -> Shares:
+    """From the gradient of the weights to those of questions and memory."""
+    weights, scores, _, slot_lengths, memory = found
+    products = torch._softmax_backward_data(gradient, weights, -1, weights.dtype).div_(slot_lengths)
+    along = (products * scores).sum(-2, keepdim=True)
+    along = torch.ops.aten.threshold_backward(along, slot_lengths, SHORTEST).div_(slot_lengths)
+    return Shares(torch.bmm(products, memory), products, along)
 
 
 class _ContentWeights(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, keys: Tensor, strengths: Tensor, memory: Tensor) -> Tensor:
-        found = content_forward(keys, strengths, memory)
-        ctx.save_for_backward(*found)
+        asked = asked_forward(keys, strengths)
+        found = content_forward(asked.questions, memory)
+        ctx.save_for_backward(*asked, *found)
         return found.weights
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        asked, found = Asked(*ctx.saved_tensors[:4]), Found(*ctx.saved_tensors[4:])
         with torch.autocast(gradient.device.type, enabled=False):
-            return content_backward(Found(*ctx.saved_tensors), gradient)
+            shares = content_backward(found, gradient)
+            to_memory = torch.bmm(shares.products.mT, asked.questions)
+            to_memory = to_memory.addcmul_(found.memory, shares.along.mT, value=-1)
+            return *asked_backward(asked, shares.to_questions), to_memory

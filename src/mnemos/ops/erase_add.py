@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mnemos.ops.few_rows import few_rows
+
 
 def read(
     memory: Float[Tensor, "*rows slots width"], weights: Float[Tensor, "*rows heads slots"]
@@ -30,20 +32,37 @@ def erase_add(
         erasures: e, from 0 to 1.
         additions: a.
     """
+    if weights.shape[-2] == 1:  # M + w (a - e M): fewer operations, and no matrix but the two
+        return torch.addcmul(memory, weights.mT, torch.addcmul(additions, erasures, memory, value=-1))
     kept = (1 - weights.unsqueeze(-1) * erasures.unsqueeze(-2)).prod(-3)
     return memory * kept + weights.mT @ additions
 
 
 def erase_add_forward(memory: Tensor, weights: Tensor, erasures: Tensor, additions: Tensor) -> Tensor:
-    """`erase_add` of one head without autograd."""
-    return torch.addcmul(memory, memory * weights.mT, erasures, value=-1).addcmul_(weights.mT, additions)
+    """`erase_add` of one head without autograd: M + w (a - e M)."""
+    after = torch.empty_like(memory)
+    everything = (memory, weights.mT, erasures, additions, after)
+    for before, weight, erased, added, now in few_rows(memory, everything):
+        torch.addcmul(before, weight, torch.addcmul(added, erased, before, value=-1), out=now)
+    return after
 
 
 def erase_add_backward(
-    memory: Tensor, weights: Tensor, erasures: Tensor, additions: Tensor, gradient: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """From the gradient of what one head left to those of memory, weights, erasures and additions."""
+    memory: Tensor,
+    weights: Tensor,
+    erasures: Tensor,
+    additions: Tensor,
+    gradient: Tensor,
+    to_weights: Tensor,
+    to_erasures: Tensor,
+    to_additions: Tensor,
+) -> None:
+    """From the gradient of what one head left to those of weights, erasures and additions, which are filled.
+
+    The gradient of the memory takes the place of the given one.
+    """
     erased = gradient * memory
-    to_weights = torch.baddbmm(torch.bmm(additions, gradient.mT), erasures, erased.mT, alpha=-1)
-    to_memory = torch.addcmul(gradient, gradient * weights.mT, erasures, value=-1)
-    return to_memory, to_weights, torch.bmm(weights, erased).neg_(), torch.bmm(weights, gradient)
+    torch.bmm(additions, gradient.mT, out=to_weights).baddbmm_(erasures, erased.mT, alpha=-1)
+    torch.bmm(weights, erased, out=to_erasures).neg_()
+    torch.bmm(weights, gradient, out=to_additions)
+    gradient.mul_(torch.addcmul(gradient.new_ones(()), weights.mT, erasures, value=-1, out=erased))

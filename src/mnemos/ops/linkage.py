@@ -5,12 +5,13 @@ memory linkage". A matrix of slots by slots is what makes this memory expensive:
 keeps several of that size for its backward, and here none but the links themselves.
 """
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from mnemos.ops.few_rows import few_rows, in_pieces
 
 EPSILON = 1e-6
 
@@ -97,18 +98,9 @@ def linked_forward(
     links: Tensor, precedence: Tensor, write_weights: Tensor, read_weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`linked` without autograd, for matrices (batch, slots, slots) and weights (batch, heads, slots)."""
-    after = torch.empty_like(links)
-    forward, backward = torch.empty_like(read_weights), torch.empty_like(read_weights)
-    rows, columns = write_weights.mT, write_weights
-    everything = (links, after, precedence, rows, columns, read_weights, forward, backward)
-    for before, now, last, row, column, read, ahead, behind in _few_at_a_time(links, everything):
-        # Row i moves by w_i towards the slots written last, column j fades by w_j.
-        torch.lerp(before, last, row, out=now)
-        now.addcmul_(before, column, value=-1)
-        now.diagonal(dim1=-2, dim2=-1).zero_()
-        torch.bmm(read, now.mT, out=ahead)
-        torch.bmm(read, now, out=behind)
-    return after, forward, backward
+    # A compiler would go through all matrices once for each product; a row of the batch at a time is faster.
+    by_itself = torch.compiler.is_compiling() and in_pieces(links)
+    return (_opaque_forward if by_itself else _linked_forward)(links, precedence, write_weights, read_weights)
 
 
 def linked_backward(
@@ -122,36 +114,68 @@ def linked_backward(
     Args:
         saved: the links before and after, precedence, write weights, read weights.
     """
-    links, _, precedence, write_weights, read_weights = saved
+    by_itself = torch.compiler.is_compiling() and in_pieces(to_after)
+    return (_opaque_backward if by_itself else _linked_backward)(*saved, to_after, to_forward, to_backward)
+
+
+def _linked_forward(
+    links: Tensor, precedence: Tensor, write_weights: Tensor, read_weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    after = torch.empty_like(links)
+    forward, backward = torch.empty_like(read_weights), torch.empty_like(read_weights)
+    rows, columns = write_weights.mT, write_weights
+    everything = (links, after, precedence, rows, columns, read_weights, forward, backward)
+    for before, now, last, row, column, read, ahead, behind in few_rows(links, everything):
+        # Row i moves by w_i towards the slots written last, column j fades by w_j.
+        torch.lerp(before, last, row, out=now)
+        now.addcmul_(before, column, value=-1)
+        now.diagonal(dim1=-2, dim2=-1).zero_()
+        torch.bmm(read, now.mT, out=ahead)
+        torch.bmm(read, now, out=behind)
+    return after, forward, backward
+
+
+def _linked_backward(
+    links: Tensor,
+    after: Tensor,
+    precedence: Tensor,
+    write_weights: Tensor,
+    read_weights: Tensor,
+    to_after: Tensor,
+    to_forward: Tensor,
+    to_backward: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     left, right = torch.cat([to_forward, read_weights], dim=1), torch.cat([read_weights, to_backward], dim=1)
-    to_links, to_read = torch.empty_like(links), torch.empty_like(read_weights)
-    to_precedence, to_write = torch.empty_like(precedence), torch.empty_like(write_weights)
-    ones = torch.ones_like(precedence)
+    rows_kept = torch.sub(links.new_ones(()), write_weights).mT
+    given = (links, after, precedence, write_weights, rows_kept, left.mT, right)
+    to_links, to_precedence = torch.empty_like(links), torch.empty_like(precedence)
+    to_write, to_read = torch.empty_like(write_weights), torch.empty_like(read_weights)
     outcomes = (to_links, to_precedence, to_write, to_read)
-    everything = (*saved, 1 - write_weights.mT, left.mT, right, to_after, to_forward, to_backward, *outcomes)
-    for some in _few_at_a_time(links, (*everything, ones)):
-        before, now, last, written, _, kept, first, second, given, ahead, behind, *out, one = some
-        torch.bmm(ahead, now, out=out[3]).baddbmm_(behind, now.mT)
-        total = torch.baddbmm(given, first, second)
+    for some in few_rows(links, (*given, to_after, to_forward, to_backward, *outcomes)):
+        before, now, last, written, kept, first, second, to_now, ahead, behind, total, *out = some
+        torch.bmm(ahead, now, out=out[2]).baddbmm_(behind, now.mT)
+        torch.bmm(first, second, out=total).add_(to_now)  # where to_links will be
         total.diagonal(dim1=-2, dim2=-1).zero_()
-        torch.bmm(written, total, out=out[1])
+        torch.bmm(written, total, out=out[0])
+        torch.bmm(last, total.mT, out=out[1])
         changes = total * before
-        torch.bmm(last, total.mT, out=out[2]).baddbmm_(one, changes, alpha=-1).baddbmm_(
-            one, changes.mT, alpha=-1
-        )
-        torch.mul(total, kept, out=out[0]).addcmul_(total, written, value=-1)
+        out[1].sub_(changes.sum(-1).unsqueeze(1)).sub_(changes.sum(-2, keepdim=True))
+        total.mul_(torch.sub(kept, written, out=changes))
     return outcomes
 
 
-def _few_at_a_time(links: Tensor, tensors: Sequence[Tensor]) -> Iterable[tuple[Tensor, ...]]:
-    """The tensors in pieces of a few rows of the batch, which a processor's cache holds from pass to pass."""
-    matrix = links.shape[-1] ** 2
-    if not links.is_cpu or matrix * links.shape[0] <= _CACHED or torch.compiler.is_compiling():
-        return [tuple(tensors)]
-    return zip(*(x.split(max(1, _CACHED // matrix)) for x in tensors), strict=True)
+_opaque_forward = torch.library.custom_op("mnemos::linked_forward", _linked_forward, mutates_args=())
+_opaque_backward = torch.library.custom_op("mnemos::linked_backward", _linked_backward, mutates_args=())
 
 
-_CACHED = 2**17  # numbers of one matrix, of which four are in use at once
+@_opaque_forward.register_fake
+def _(links: Tensor, precedence: Tensor, write_weights: Tensor, read_weights: Tensor) -> tuple[Tensor, ...]:
+    return tuple(map(torch.empty_like, (links, read_weights, read_weights)))
+
+
+@_opaque_backward.register_fake
+def _(*given: Tensor) -> tuple[Tensor, ...]:
+    return tuple(map(torch.empty_like, (given[0], *given[2:5])))
 
 
 class _Linked(torch.autograd.Function):
