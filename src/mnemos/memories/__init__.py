@@ -21,6 +21,7 @@ from mnemos.memories.ntm import NTM, NTMState
 from mnemos.memories.product_key import ProductKey, ProductKeyState, SiluGate
 from mnemos.memories.recurrent import GRUState, LSTMState, Recurrent, RNNState
 from mnemos.memories.sam import SAM, SAMState
+from mnemos.memories.sdnc import SDNC, SDNCState
 from mnemos.memories.segment_attention import SegmentAttention, SegmentAttentionState
 from mnemos.memories.sparse_distributed import SparseDistributed, SparseDistributedState
 from mnemos.memories.stepped import SteppedMemory
@@ -31,6 +32,7 @@ __all__ = [
     "MANN",
     "NTM",
     "SAM",
+    "SDNC",
     "AddressableMemory",
     "ContinuousSparseDistributed",
     "ContinuousSparseDistributedState",
@@ -66,6 +68,7 @@ __all__ = [
     "Reading",
     "Recurrent",
     "SAMState",
+    "SDNCState",
     "SegmentAttention",
     "SegmentAttentionState",
     "SiluGate",

@@ -87,10 +87,12 @@ class WorkingTable:
         queries: Float[Tensor, "batch heads width"],
         count: int,
         known: Bool[Tensor, " batch"] | None,
+        also: Int[Tensor, "batch heads more"] | None = None,
     ) -> tuple[Float[Tensor, "batch heads found width"], Int[Tensor, "batch heads found"]]:
         """Empties slots, adds to slots, and reads the `count` nearest of each query: their rows and numbers.
 
-        A slot may be written several times. Rows that are not known only read.
+        After these come the slots that are to be read `also`. A slot may be written several times. Rows
+        that are not known only read.
         """
         if known is not None:
             erased, first = erased[known], self._first[known]
@@ -106,6 +108,7 @@ class WorkingTable:
             (slots + self._first).flatten(),
             queries.detach(),
             count,
+            also,
         )
         return rows, found
 
@@ -144,6 +147,7 @@ class _Exchange(torch.autograd.Function):
         written: Tensor,
         queries: Tensor,
         count: int,
+        also: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         width = table.memory.shape[2]
         rows = table.memory.view(-1, width)
@@ -151,6 +155,8 @@ class _Exchange(torch.autograd.Function):
         rows.index_add_(0, written, changes.reshape(-1, width))
         table.search.update(torch.cat([erased, written]))
         found = table.search.nearest(queries, count)
+        if also is not None:
+            found = torch.cat([found, also], dim=2)
         missing, found = (found < 0).unsqueeze(3), found.clamp_min(0)
         read = (found + table._first.unsqueeze(2)).flatten()
         ctx.tape, ctx.sizes = tape, (len(written), len(erased), len(read))
@@ -165,7 +171,7 @@ class _Exchange(torch.autograd.Function):
         rows, _, token = gradients
         tape, given = ctx.tape, rows if rows is not None else token
         if given is None:
-            return (None,) * 8
+            return (None,) * 9
         if token is None:
             tape.begin(given)
         written, erased, read = tape.places[ctx.number].split(ctx.sizes)
@@ -173,7 +179,7 @@ class _Exchange(torch.autograd.Function):
             tape.gradient.index_add_(0, read, rows.reshape(-1, rows.shape[-1]))
         changes = tape.gradient.index_select(0, written).view(tape.shape[0], -1, tape.shape[2])
         tape.gradient.index_fill_(0, erased, 0)
-        return (given.new_zeros(()), changes, *(None,) * 6)
+        return (given.new_zeros(()), changes, *(None,) * 7)
 
 
 class _StartAfresh(torch.autograd.Function):

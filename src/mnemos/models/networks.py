@@ -38,6 +38,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "mann": ("MANN", {}),
     "sam": ("SAM", {}),
+    "sdnc": ("SDNC", {}),
     "delta-rule": ("DeltaRule", {"heads": 4, "key_size": 16, "value_size": 16}),
     "segment-attention": ("SegmentAttention", {"window": 64, "heads": 4}),
 }
