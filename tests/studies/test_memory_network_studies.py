@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from mnemos.models.key_value_network import KeyValueNetwork
-from mnemos.studies import kv_memnn, memn2n
+from mnemos.studies import entnet, entnet_babi, kv_memnn, memn2n
+from mnemos.tasks.babi import Questions
 from mnemos.tasks.knowledge_base import KnowledgeBase
+from mnemos.tasks.world_model import WorldModel
 
 
 @torch.no_grad()
@@ -35,3 +37,47 @@ def test_every_task_has_two_bars_one_with_the_story_and_one_without():
     [axes] = memn2n.draw(measured).axes
     heights = [bar.get_height() for bar in axes.patches]
     assert heights == pytest.approx([50.0] * 20 + list(range(20)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("build", [entnet.Follower, entnet.Reader])
+def test_what_is_answered_after_a_statement_is_what_the_story_up_to_there_gives(build):
+    torch.manual_seed(0)
+    task = WorldModel(9)
+    network = build(task.input_size, task.output_size)
+    statements, _ = task.stories(3, 9, torch.Generator().manual_seed(0))
+    answers = network(statements, task.questions, entnet.TAUGHT)
+    assert answers.shape == (3, 3, 2, 100)
+    for place, time in enumerate((4, 6, 8)):
+        alone = network(statements[:, :time], task.questions, entnet.LAST)
+        torch.testing.assert_close(answers[:, place : place + 1], alone, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(answers[:, :, 0], answers[:, :, 1])
+
+
+def test_the_entity_network_and_its_control_each_have_a_line():
+    errors = {f"entnet_error_at_{time}": time / 1000 for time in entnet.TESTED}
+    errors |= {f"lstm_error_at_{time}": time / 100 for time in entnet.TESTED}
+    lines = [line.get_ydata() for line in entnet.draw(errors).axes[0].lines]
+    assert [list(line) for line in lines] == [[1, 2, 3, 4], [10, 20, 30, 40]]
+
+
+@torch.no_grad()
+def test_a_story_reader_does_not_see_what_fills_up():
+    torch.manual_seed(0)
+    reader = entnet_babi.StoryReader(7, words=3, width=4, slots=2)
+    reader.asked.places.normal_()
+    sentences = torch.tensor([[[1, 2, 0], [3, 4, 5], [6, 6, 6]]])
+    given = Questions(
+        sentences,
+        torch.tensor([2]),
+        torch.tensor([[1, 5, 0]]),
+        torch.tensor([2]),
+        torch.zeros(1, 3, dtype=torch.bool),
+        torch.tensor([1]),
+    )
+    shorter = given._replace(sentences=sentences[:, :2])
+    torch.testing.assert_close(reader(given), reader(shorter))
+    assert not torch.allclose(reader(given), reader(given._replace(told=torch.tensor([3]))))
+    right = given._replace(answers=reader(given).argmax(-1))
+    assert entnet_babi.error(reader, right) == 0
+    assert entnet_babi.error(reader, right._replace(answers=right.answers - 1)) == 1

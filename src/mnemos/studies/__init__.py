@@ -13,6 +13,7 @@ _FILES = {
     "delta-rule": "delta_rule",
     "dnc": "dnc",
     "engram": "engram",
+    "entnet": "entnet",
     "hopfield": "hopfield",
     "knn-lm": "knn_lm",
     "kv-memnn": "kv_memnn",
