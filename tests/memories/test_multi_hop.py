@@ -102,6 +102,20 @@ def test_a_great_key_is_all_that_is_read():
     torch.testing.assert_close(reading.weights, torch.tensor([[[0.0, 1.0, 0.0, 0.0]]]))
 
 
+def test_a_hop_that_may_find_nothing_looks_at_what_says_nothing():
+    memory = MultiHop(2, 4, hops=1, temporal=False, may_find_nothing=True)
+    keys = torch.tensor([[[100.0, 0.0], [0.0, 0.0], [0.0, 100.0]]])
+    values = torch.tensor([[[1.0, 2.0], [7.0, 7.0], [3.0, 4.0]]])
+    state = memory.write(memory.initial_state(1), keys, values)
+    fitting, other = torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[-1.0, -1.0]]])
+    torch.testing.assert_close(memory.read(state, fitting).values, torch.tensor([[[3.0, 5.0]]]))
+    reading = memory.read(state, other)
+    torch.testing.assert_close(reading.values, other)
+    assert reading.weights.sum() < 1e-6
+    memory.may_find_nothing = False
+    assert memory.read(state, other).weights.sum() == pytest.approx(1)
+
+
 def test_what_is_told_at_once_is_what_is_written():
     memory = MultiHop(3, 6)
     keys, values = told(memory, 5)

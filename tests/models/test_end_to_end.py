@@ -8,19 +8,19 @@ from mnemos.tasks.babi import encode, vocabulary
 from mnemos.tasks.walks import walks
 
 
-def test_position_encoding_is_the_papers():
+def test_position_encoding_is_twice_the_papers_counted_from_the_middle():
     torch.manual_seed(0)
-    network = MemN2N(9, width=4, slots=3, hops=1)
+    network = MemN2N(9, width=4, slots=3, hops=1, longest=3)
     words = torch.tensor([[5, 2, 7, 0, 0], [3, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
     embedded = network.embed(words)
     for row, numbers in enumerate(([5, 2, 7], [3], [])):
         expected = torch.zeros(4)
-        for j, number in enumerate(numbers, 1):
-            k, count = torch.arange(1, 5), len(numbers)
-            places = (1 - j / count) - (k / 4) * (1 - 2 * j / count)
-            expected = expected + places * network.embedding[number, :4]
+        for j, number in enumerate(numbers):
+            dimension, place = (torch.arange(4) + 0.5) / 4, (j + 0.5) / 3
+            weights = 2 * ((1 - place) - dimension * (1 - 2 * place))
+            expected = expected + weights * network.embedding[number, :4]
         torch.testing.assert_close(embedded[row, :4], expected, rtol=1e-5, atol=1e-6)
-    bag = MemN2N(9, width=4, slots=3, hops=1, position=False)
+    bag = MemN2N(9, width=4, slots=3, hops=1, longest=0)
     torch.testing.assert_close(bag.embed(words)[0], bag.embedding[[5, 2, 7]].sum(0))
 
 
@@ -39,7 +39,7 @@ def test_a_story_told_in_pieces_is_the_story_told_at_once(tying, tmp_path):
     torch.testing.assert_close(parts.weights, whole.weights, rtol=1e-5, atol=1e-5)
     assert whole.weights.shape == (6, 3, 7)
     assert network.configuration() == {
-        "vocabulary_size": len(words), "width": 8, "slots": 7, "hops": 3, "tying": tying, "position": True,
+        "vocabulary_size": len(words), "width": 8, "slots": 7, "hops": 3, "tying": tying, "longest": 12,
     }  # fmt: skip
 
 

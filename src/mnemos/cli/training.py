@@ -76,7 +76,7 @@ def stories(
         from mnemos.training.stories import train_on_stories
 
         torch.manual_seed(seed)
-        network = MemN2N(len(words), width, slots, hops)
+        network = MemN2N(len(words), width, slots, hops, longest=learn.sentences.shape[-1])
         config = TrainingConfig(steps, None, batch_size, learning_rate, weight_decay=0.0, seed=seed)
         started = time.perf_counter()
         with terminal.progress("learning stories") as advance:

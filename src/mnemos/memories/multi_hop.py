@@ -80,16 +80,26 @@ class MultiHop(AddressableMemory):
         hops: K, times that the slots are read.
         tying: "adjacent", "layer_wise" or "key_value".
         temporal: whether it matters how long ago a record was written.
+        may_find_nothing: whether slots that hold nothing, or a record of zeros, are found too, with a score
+            and an answer of zero. A hop that nothing fits then hardly changes the question; without, every
+            hop has to find something.
     """
 
     def __init__(
-        self, width: int, slots: int, hops: int = 3, tying: str = "adjacent", temporal: bool = True
+        self,
+        width: int,
+        slots: int,
+        hops: int = 3,
+        tying: str = "adjacent",
+        temporal: bool = True,
+        may_find_nothing: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(width=width, slots=slots, hops=hops)
         if tying not in _TYINGS:
             raise ValueError(f"tying must be one of {', '.join(map(repr, _TYINGS))}, not {tying!r}")
         self.width, self.slots, self.hops, self.tying, self.temporal = width, slots, hops, tying, temporal
+        self.may_find_nothing = may_find_nothing
         self._form = _TYINGS[tying]
         self.records = 1 + self._form.values(hops)  # vectors of a record
         self.input_size, self.output_size = self.records * width, width
@@ -165,6 +175,8 @@ class MultiHop(AddressableMemory):
         # The age of the record in each slot; and the slot of each age, since that is the same table.
         age = (state.clock.unsqueeze(1) - 1 - every) % self.slots
         age = age.unsqueeze(1).expand(-1, queries.shape[1], -1)
+        if self.may_find_nothing:
+            held = held & (state.keys != 0).any(-1).unsqueeze(1)
         question, weights = queries.to(state.keys), []
         records = (state.keys, *state.values.split(self.width, dim=-1))
         for hop in range(self.hops):
@@ -187,7 +199,8 @@ class MultiHop(AddressableMemory):
         if self.linear:
             return scores.masked_fill(~held, 0)
         # Not -inf: a row without one record would be NaN.
-        return scores.masked_fill(~held, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(~held, 0)
+        nothing = 0 if self.may_find_nothing else torch.finfo(scores.dtype).min
+        return scores.masked_fill(~held, nothing).softmax(-1).masked_fill(~held, 0)
 
     def _parted(self, records: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = records.split([self.width, self.input_size - self.width], dim=-1)

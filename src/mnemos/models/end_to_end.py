@@ -22,10 +22,11 @@ class MemN2N(nn.Module):
     """Sukhbaatar et al. 2015, "End-To-End Memory Networks".
 
     A sentence is the sum of its words' embeddings, weighed by their places in it (position encoding, section
-    4.1): word j of J counts for (1 - j/J) - (k/d)(1 - 2j/J) in dimension k of d. That is linear in k, so two
-    sums over the words are enough for all dimensions. Sentences are written into a `MultiHop` memory as they
+    4.1): word j counts for 1 + (2k/d - 1)(2j/J - 1) in dimension k of d, both counted from the middle of
+    their step. This is the authors' program, and twice what the paper prints. It is linear in k, so two sums
+    over the words are enough for all dimensions. Sentences are written into a `MultiHop` memory as they
     come; the question is embedded like a sentence's key (B = A¹), and the answer is the word whose embedding
-    as the last value fits best (Wᵀ = Cᴷ).
+    as the last value fits best (Wᵀ = Cᴷ). As in the program, too, a hop may find nothing (see `MultiHop`).
 
     The story is the state, and the caller's: `tell` more later, `ask` as often as wanted, `mnemos.save` it.
 
@@ -35,10 +36,11 @@ class MemN2N(nn.Module):
         slots: sentences that are kept, the last ones.
         hops: K.
         tying: "adjacent" or "layer_wise"; see `MultiHop`.
-        position: whether places in a sentence count; False is a bag of words.
+        longest: J, the words of the longest sentence: a place counts the same in all sentences. With 0 places
+            do not count at all, and a sentence is a bag of words.
     """
 
-    _place: Tensor
+    _dimension: Tensor
 
     def __init__(
         self,
@@ -47,20 +49,20 @@ class MemN2N(nn.Module):
         slots: int = 50,
         hops: int = 3,
         tying: str = "adjacent",
-        position: bool = True,
+        longest: int = 12,
     ) -> None:
         super().__init__()
-        self.vocabulary_size, self.position = vocabulary_size, position
+        self.vocabulary_size, self.longest = vocabulary_size, longest
         self.width, self.slots, self.hops, self.tying = width, slots, hops, tying
-        self.memory = MultiHop(width, slots, hops, tying)
+        self.memory = MultiHop(width, slots, hops, tying, may_find_nothing=True)
         # A¹ to Cᴷ side by side, so that one look-up finds all of a word's embeddings.
         self.embedding = nn.Parameter(0.1 * torch.randn(vocabulary_size, self.memory.input_size))
-        place = torch.arange(1, width + 1) / width
-        self.register_buffer("_place", place.repeat(self.memory.records), persistent=False)  # k / d
+        dimension = (2 * torch.arange(width) + 1) / width - 1  # 2k/d - 1
+        self.register_buffer("_dimension", dimension.repeat(self.memory.records), persistent=False)
 
     def configuration(self) -> dict[str, Any]:
         """The constructor's arguments by name."""
-        names = ("vocabulary_size", "width", "slots", "hops", "tying", "position")
+        names = ("vocabulary_size", "width", "slots", "hops", "tying", "longest")
         return {name: getattr(self, name) for name in names}
 
     def forward(
@@ -102,12 +104,11 @@ class MemN2N(nn.Module):
 
     def embed(self, words: Int[Tensor, "*shape words"]) -> Float[Tensor, "*shape embedded"]:
         """Each sentence's key and values."""
-        there = words != 0
-        number = there.cumsum(-1)
-        share = number / number[..., -1:].clamp(min=1)  # j / J
-        if not self.position:
-            return self._sum(words, there.to(self.embedding))
-        return self._sum(words, 1 - share) - self._place * self._sum(words, 1 - 2 * share)
+        summed = self._sum(words, torch.ones_like(words))
+        if not self.longest:
+            return summed
+        place = (2 * torch.arange(words.shape[-1], device=words.device) + 1) / self.longest - 1  # 2j/J - 1
+        return summed + self._dimension * self._sum(words, place.expand(words.shape))
 
     def _sum(self, words: Tensor, weights: Tensor) -> Tensor:
         summed = functional.embedding_bag(

@@ -70,7 +70,9 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "NTM/heads": lambda: NTM(3, slots=4, width=2, read_heads=2, write_heads=2, shifts=2),
         "MultiHop": lambda: MultiHop(3, slots=5, hops=2),
         "MultiHop/key_value": lambda: MultiHop(3, slots=4, hops=2, tying="key_value", temporal=False),
-        "MultiHop/layer_wise": lambda: MultiHop(3, slots=7, hops=3, tying="layer_wise"),
+        "MultiHop/layer_wise": lambda: MultiHop(
+            3, slots=7, hops=3, tying="layer_wise", may_find_nothing=True
+        ),
         "ProductKey": lambda: ProductKey(4, 5, 3, heads=2, top_k=7, key_size=6),
         "ProductKey/gated": lambda: ProductKey(
             4, 4, 3, heads=2, top_k=2, key_size=8, gate=SiluGate(4, 3, 5), count_usage=False
