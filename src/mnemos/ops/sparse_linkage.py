@@ -18,7 +18,7 @@ STEPS = 256  # to which links know how much was written: so they have no derivat
 
 
 class SparseLinks(NamedTuple):
-    """Numbers of slots, and in 2^-30 how strong each link is, from 0 to 1; no link is 0, at slot 0.
+    """Numbers of slots, and in 2^-30 how strong each link is, from 0, which is none, to 1.
 
     Whole numbers, since nothing of the links has a gradient.
     """
@@ -94,26 +94,32 @@ def _linked(
     sources = torch.cat([links.last_slots, before.flatten(1)], dim=1)
     after, strength = _rows(links.later_slots, sources), _strength(links.later_weights, sources, weights)
     for_each = (after.unsqueeze(3) == slots.view(len(slots), 1, 1, -1)) * weights.view(len(slots), 1, 1, -1)
-    precedence = (sources.unsqueeze(2) == links.last_slots.unsqueeze(1)) * last.unsqueeze(1)
-    added = precedence.sum(2, keepdim=True) * weights.unsqueeze(1)
-    found = torch.cat([after, slots.unsqueeze(1).expand(-1, sources.shape[1], -1)], dim=2)
-    later = _cut(sources, found, torch.cat([(1 - for_each.sum(3)) * strength, added], dim=2), count)
+    decayed = (1 - for_each.sum(3)) * strength
+    twice = links.last_slots.unsqueeze(2) == links.last_slots.unsqueeze(1)
+    added = (twice * last.unsqueeze(1)).sum(2, keepdim=True) * weights.unsqueeze(1)
+    found = torch.cat([after[:, :count], slots.unsqueeze(1).expand(-1, count, -1)], dim=2)
+    later = _cut(links.last_slots, found, torch.cat([decayed[:, :count], added], dim=2), count)
     # p
     found = torch.cat([links.last_slots, slots], dim=1)
     kept = (1 - weights.sum(1, keepdim=True)).clamp_min(0) * last
     last_slots, last_weights, _ = merged(found, torch.cat([kept, weights], dim=1), count)
-    tables = [links.earlier_slots, links.earlier_weights, links.later_slots, links.later_weights]
-    rows = [slots, slots, sources, sources]
-    fresh = [*earlier, *later, last_slots, _whole(last_weights)]
+    precedence = [last_slots, _whole(last_weights)]
     if known is not None:
-        old = [_rows(table, row) for table, row in zip(tables, rows, strict=True)] + list(links[4:])
-        pairs = zip(fresh, old, strict=True)
-        fresh = [torch.where(known.view(-1, *[1] * (new.dim() - 1)), new, was) for new, was in pairs]
-    changed = [
-        put(table, 1, row.unsqueeze(2).expand_as(new), new)
-        for table, row, new in zip(tables, rows, fresh, strict=False)
-    ]
-    return SparseLinks(*changed, *fresh[4:])
+        pairs = zip(precedence, links[4:], strict=True)
+        precedence = [torch.where(known.unsqueeze(1), new, old) for new, old in pairs]
+
+    def changed(table: Tensor, rows: Tensor, new: Tensor) -> Tensor:
+        if known is not None:
+            new = torch.where(known.view(-1, 1, 1), new, _rows(table, rows))
+        return put(table, 1, rows.unsqueeze(2).expand_as(new), new)
+
+    return SparseLinks(
+        changed(links.earlier_slots, slots, earlier[0]),
+        changed(links.earlier_weights, slots, earlier[1]),
+        changed(links.later_slots, links.last_slots, later[0]),
+        changed(changed(links.later_weights, sources, _whole(decayed)), links.last_slots, later[1]),
+        *precedence,
+    )
 
 
 def followed(
