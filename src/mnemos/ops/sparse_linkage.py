@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+Put = Callable[[Tensor, int, Tensor, Tensor], Tensor]
 UNIT = 2**30
 STEPS = 256  # to which links know how much was written: so they have no derivative that would be left out
 
@@ -77,7 +78,7 @@ def _linked(
     slots: Tensor,
     weights: Tensor,
     known: Tensor | None,
-    put: Callable[[Tensor, int, Tensor, Tensor], Tensor],
+    put: Put,
 ) -> SparseLinks:
     count = links.last_slots.shape[1]
     weights = weights / weights.sum(1, keepdim=True).clamp_min(1)
@@ -108,18 +109,20 @@ def _linked(
         pairs = zip(precedence, links[4:], strict=True)
         precedence = [torch.where(known.unsqueeze(1), new, old) for new, old in pairs]
 
-    def changed(table: Tensor, rows: Tensor, new: Tensor) -> Tensor:
-        if known is not None:
-            new = torch.where(known.view(-1, 1, 1), new, _rows(table, rows))
-        return put(table, 1, rows.unsqueeze(2).expand_as(new), new)
-
+    decayed_weights = _changed(put, links.later_weights, sources, _whole(decayed), known)
     return SparseLinks(
-        changed(links.earlier_slots, slots, earlier[0]),
-        changed(links.earlier_weights, slots, earlier[1]),
-        changed(links.later_slots, links.last_slots, later[0]),
-        changed(changed(links.later_weights, sources, _whole(decayed)), links.last_slots, later[1]),
+        _changed(put, links.earlier_slots, slots, earlier[0], known),
+        _changed(put, links.earlier_weights, slots, earlier[1], known),
+        _changed(put, links.later_slots, links.last_slots, later[0], known),
+        _changed(put, decayed_weights, links.last_slots, later[1], known),
         *precedence,
     )
+
+
+def _changed(put: Put, table: Tensor, rows: Tensor, new: Tensor, known: Tensor | None) -> Tensor:
+    if known is not None:
+        new = torch.where(known.view(-1, 1, 1), new, _rows(table, rows))
+    return put(table, 1, rows.unsqueeze(2).expand_as(new), new)
 
 
 def followed(
