@@ -17,6 +17,7 @@ from mnemos.testing.trial import check_runs, past, random_inputs, random_steps, 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
     pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated"),
+    pytest.mark.filterwarnings("ignore:.*torch._prims_common.check. is deprecated:FutureWarning"),
 ]
 
 MEMORIES = {

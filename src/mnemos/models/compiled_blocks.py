@@ -24,12 +24,20 @@ class CompiledBlocks(Memory):
             is made of tensors only.
         steps: of a block. More are faster, up to some ten of them, and take longer to compile.
         backend: that of torch.compile.
+        options: of that backend. With `{"cpp_wrapper": True}` what calls the pieces of code is no Python
+            either: faster by a fifth, and half as long again to compile.
     """
 
-    def __init__(self, memory: Memory, steps: int = 10, backend: str = "inductor") -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        steps: int = 10,
+        backend: str = "inductor",
+        options: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         check_sizes(steps=steps)
-        self.memory, self.steps, self.backend = memory, steps, backend
+        self.memory, self.steps, self.backend, self.options = memory, steps, backend, options
         self.input_size, self.output_size = memory.input_size, memory.output_size
         self._block: Any = None
 
@@ -49,7 +57,9 @@ class CompiledBlocks(Memory):
     ) -> tuple[Float[Tensor, "batch time output"], Any]:
         state, real, fresh = self.begin(inputs, state, mask, reset)
         if self._block is None:
-            self._block = torch.compile(self.memory, fullgraph=True, dynamic=False, backend=self.backend)
+            self._block = torch.compile(
+                self.memory, fullgraph=True, dynamic=False, backend=self.backend, options=self.options
+            )
         if torch.is_grad_enabled() and any(x.requires_grad for x in self.parameters()):
             # Later blocks begin at a state with a gradient. If the first does not, it is another graph.
             state = map_tensors(_with_gradient, state)

@@ -187,6 +187,7 @@ def compiles(memory: Memory, backend: str = "inductor") -> None:
             with warnings.catch_warnings():  # the tracer's own doings
                 warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
                 warnings.filterwarnings("ignore", ".*Function'> should not be instantiated")
+                warnings.filterwarnings("ignore", ".*torch._prims_common.check. is deprecated", FutureWarning)
                 actual = trial(memory, partial(compiled, **steps), inputs, state)
         except torch._dynamo.exc.TorchDynamoException as error:
             if "storage of SparseTensorImpl" not in str(error):
