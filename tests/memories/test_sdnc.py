@@ -81,6 +81,18 @@ def test_that_reads_by_content_alone_it_is_sparse_access_memory(naive):
     torch.testing.assert_close(after[:3], state[:3])
 
 
+def test_an_index_that_looks_everywhere_reads_what_comparing_with_all_reads():
+    memory, state = full(60)
+    looked, _ = full(60, probes=1000)
+    looked.load_state_dict(memory.state_dict())
+    inputs = torch.randn(2, 8, 5)
+    for start in (state, memory.initial_state(2)):  # of an empty one the index finds nothing
+        outputs, after = memory(inputs, start)
+        same, state = looked(inputs, start)
+        torch.testing.assert_close(same, outputs)
+        torch.testing.assert_close(state, after)
+
+
 def test_what_is_stored_does_not_depend_on_the_number_of_slots():
     kept = []
     for slots in (1001, 20_001):
