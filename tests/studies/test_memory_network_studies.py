@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from mnemos.models.end_to_end import MemN2N
 from mnemos.models.key_value_network import KeyValueNetwork
-from mnemos.studies import entnet, entnet_babi, kv_memnn, memn2n
+from mnemos.studies import entnet, entnet_babi, kv_memnn, memn2n, memn2n_single
 from mnemos.tasks.babi import Questions
 from mnemos.tasks.knowledge_base import KnowledgeBase
 from mnemos.tasks.world_model import WorldModel
@@ -81,3 +82,37 @@ def test_a_story_reader_does_not_see_what_fills_up():
     right = given._replace(answers=reader(given).argmax(-1))
     assert entnet_babi.error(reader, right) == 0
     assert entnet_babi.error(reader, right._replace(answers=right.answers - 1)) == 1
+
+
+def test_attention_is_drawn_for_every_sentence_and_hop():
+    story = {
+        "sentences": ["mary went to the hall", "john went to the office"],
+        "question": "where is mary",
+        "answer": "hall",
+        "supporting": [0],
+        "weights": [[0.9, 0.1], [0.7, 0.3], [1.0, 0.0]],
+    }
+    axes = memn2n_single.draw({"story": story}).axes[0]
+    marked = [text.get_text() for text in axes.get_yticklabels()]
+    assert marked == ["mary went to the hall *", "john went to the office"]
+    assert [text.get_text() for text in axes.texts] == ["0.90", "0.70", "1.00", "0.10", "0.30", "0.00"]
+
+
+@torch.no_grad()
+def test_attention_is_the_share_of_questions_that_look_at_the_sentence_that_supports_them():
+    torch.manual_seed(0)
+    network = MemN2N(7, width=4, slots=3, hops=2)
+    questions = Questions(
+        torch.randint(1, 7, (40, 3, 2)),
+        torch.full((40,), 3),
+        torch.randint(1, 7, (40, 2)),
+        torch.ones(40, dtype=torch.int64),
+        torch.nn.functional.one_hot(torch.arange(40) % 3, 3).bool(),
+        torch.ones(40, dtype=torch.int64),
+    )
+    looked = network(questions.sentences, questions.told, questions.questions).weights.mean(1).argmax(1)
+    share = (looked == torch.arange(40) % 3).double().mean().item()
+    assert memn2n_single._attention(network, questions) == share
+    best = questions._replace(supporting=torch.nn.functional.one_hot(looked, 3).bool())
+    best.supporting[:5] = True  # more than one: not asked about
+    assert memn2n_single._attention(network, best) == 1

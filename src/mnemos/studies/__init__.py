@@ -21,6 +21,7 @@ _FILES = {
     "lstm": "lstm",
     "memory-network": "memory_network",
     "memn2n": "memn2n",
+    "memn2n-single": "memn2n_single",
     "modern-hopfield": "modern_hopfield",
     "ntm": "ntm",
     "product-key": "product_key",
