@@ -24,7 +24,7 @@ MEMORIES: dict[str, tuple[Callable[[], SteppedMemory], float]] = {
     "DNC": (lambda: DNC(INPUT, slots=16, width=6, read_heads=2), 1e-2),
     "MANN": (lambda: MANN(INPUT, slots=16, width=6, heads=2), 3e-3),
     "NTM": (lambda: NTM(INPUT, slots=16, width=6), 1e-2),
-    "SAM": (lambda: SAM(INPUT, slots=16, width=6, heads=2), 1.5e-3),
+    "SAM": (lambda: SAM(INPUT, slots=16, width=6, heads=2), 5e-3),
 }
 
 

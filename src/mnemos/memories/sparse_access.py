@@ -78,6 +78,9 @@ class SparseAccess(SteppedMemory):
         self.output_size = heads * width
         self.naive = False
         self.interface = nn.Linear(input_size, heads * (2 * width + 3 + numbers))
+        # As in `NTM`: about twice as far as torch draws, so that queries differ from the first step on.
+        nn.init.xavier_uniform_(self.interface.weight, gain=1.4)
+        nn.init.zeros_(self.interface.bias)
 
     @abstractmethod
     def link(

@@ -154,6 +154,7 @@ def _twin() -> dict[str, float]:
 
 def _copying(seed: int, advance: Advance) -> dict[str, float]:
     """Learns to copy 1 to 10 vectors of 4 bits; the share of bits that are wrong in the end."""
+    torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     memory, whole = SAM(100, LEARNED_AT, 20, heads=1), Copy(4, (1, LONGEST))
     controller = Recurrent(whole.input_size + memory.output_size, 100)
@@ -178,7 +179,7 @@ def _copying(seed: int, advance: Advance) -> dict[str, float]:
     def done(step: int) -> bool:
         return step % 200 == 0 and longest == LONGEST and error(100) < 0.002
 
-    steps = fit(network, loss, 8000, learning_rate=1.5e-3, clip=10.0, advance=advance, done=done)
+    steps = fit(network, loss, 8000, learning_rate=5e-3, clip=10.0, inertia=0.99, advance=advance, done=done)
     return {"copy_steps": steps, "copy_error": error(1000)}
 
 
