@@ -19,6 +19,7 @@ _FILES = {
     "kv-memnn": "kv_memnn",
     "linear-associator": "linear_associator",
     "lstm": "lstm",
+    "mann": "mann",
     "memory-network": "memory_network",
     "memn2n": "memn2n",
     "memn2n-single": "memn2n_single",

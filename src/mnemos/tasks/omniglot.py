@@ -116,12 +116,15 @@ class OmniglotEpisodes(ClassTask):
         names = order % self.classes
         shown = torch.rand(rows, self.classes, drawn, generator=generator).argsort(2)
         number = shown[torch.arange(rows).unsqueeze(1), names, order // self.classes]
-        images = self._moved(self.drawings[which.gather(1, names), number], generator)
+        images = self.moved(self.drawings[which.gather(1, names), number], generator)
         told = functional.pad(functional.one_hot(names, self.classes)[:, :-1], (0, 0, 1, 0))
         scored = torch.ones_like(names, dtype=torch.bool)
         return Batch(torch.cat([images.flatten(2), told.to(images)], dim=2), names, scored, scored)
 
-    def _moved(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def moved(
+        self, images: Float[Tensor, "rows drawings height width"], generator: torch.Generator
+    ) -> Float[Tensor, "rows drawings height width"]:
+        """Each drawing moved at random, by up to `shift` pixels either way."""
         if not self.shift:
             return images
         rows, time, height, width = images.shape
