@@ -7,11 +7,11 @@ from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from mnemos.memories.base import check_sizes
-from mnemos.memories.stepped import SteppedMemory
+from mnemos.memories.stepped import SteppedMemory, interface
 from mnemos.ops import content, linkage
 from mnemos.ops.allocation import allocations, retention, usage_after
 from mnemos.ops.dnc import dnc_step
@@ -106,10 +106,7 @@ class DNC(SteppedMemory):
         masks = [read_heads * width, write_heads * width] if masked_content else [0, 0]
         self._gates = [write_heads * width, *masks, read_heads, write_heads, write_heads]
         self._kinds = [sum(self._vectors), sum(self._powers), sum(self._gates), read_heads + directions]
-        self.interface = nn.Linear(input_size, sum(self._kinds))  # ξ
-        # About twice as far as torch draws, as for the `NTM`: the heads part sooner.
-        nn.init.xavier_uniform_(self.interface.weight, gain=1.4)
-        nn.init.zeros_(self.interface.bias)
+        self.interface = interface(input_size, sum(self._kinds))  # ξ
 
     def initial_state(self, batch_size: int) -> DNCState:
         """Slots of zeros, all of them free, never written and never read."""

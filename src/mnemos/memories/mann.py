@@ -8,11 +8,11 @@ from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from mnemos.memories.base import check_sizes
-from mnemos.memories.stepped import SteppedMemory
+from mnemos.memories.stepped import SteppedMemory, interface
 from mnemos.ops.content import content_weights
 from mnemos.ops.least_used import faded_usage, least_used_weights
 
@@ -64,10 +64,7 @@ class MANN(SteppedMemory):
         self.slots, self.width, self.heads = slots, width, heads
         self.decay, self.writes_keys = decay, writes_keys
         self._vectors = width if writes_keys else 2 * width  # k, and a where it is another
-        self.interface = nn.Linear(input_size, heads * (self._vectors + 2))
-        # As in `NTM`: about twice as far as torch draws, so that keys differ from the first step on.
-        nn.init.xavier_uniform_(self.interface.weight, gain=1.4)
-        nn.init.zeros_(self.interface.bias)
+        self.interface = interface(input_size, heads * (self._vectors + 2))
 
     def initial_state(self, batch_size: int) -> MANNState:
         """An empty memory that nothing was read from: all slots are equal, and the first is taken first."""

@@ -4,11 +4,11 @@ from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from mnemos.memories.base import check_sizes
-from mnemos.memories.stepped import SteppedMemory
+from mnemos.memories.stepped import SteppedMemory, interface
 from mnemos.ops.content import content_weights
 from mnemos.ops.erase_add import erase_add, read
 from mnemos.ops.location import interpolate, sharpen, shift
@@ -76,11 +76,7 @@ class NTM(SteppedMemory):
         self._per_head = [2, 1, 2 * shifts + 1, width]
         self._heads = read_heads + write_heads
         self._parts = [self._heads * sum(self._per_head), write_heads * width, write_heads * width]
-        self.interface = nn.Linear(input_size, sum(self._parts))
-        # About twice as far as torch draws: heads that are told nearly nothing all do nearly the same, and
-        # training takes several times as long to part them.
-        nn.init.xavier_uniform_(self.interface.weight, gain=1.4)
-        nn.init.zeros_(self.interface.bias)
+        self.interface = interface(input_size, sum(self._parts))
 
     def initial_state(self, batch_size: int) -> NTMState:
         """A blank memory, every head at its first slot."""

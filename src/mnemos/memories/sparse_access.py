@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from mnemos.memories.access_order import AccessOrder
 from mnemos.memories.base import check_sizes
 from mnemos.memories.slot_search import ExactSearch, IndexedSearch
-from mnemos.memories.stepped import SteppedMemory, Stretch
+from mnemos.memories.stepped import SteppedMemory, Stretch, interface
 from mnemos.memories.working_table import WorkingTable
 from mnemos.ops.sparse_access import erase_and_add, least_recent_slots, nearest_slots
 from mnemos.tree import map_tensors, reset_rows, where_rows
@@ -77,10 +77,7 @@ class SparseAccess(SteppedMemory):
         self.heads, self.top_k, self.probes = heads, top_k, probes
         self.output_size = heads * width
         self.naive = False
-        self.interface = nn.Linear(input_size, heads * (2 * width + 3 + numbers))
-        # As in `NTM`: about twice as far as torch draws, so that queries differ from the first step on.
-        nn.init.xavier_uniform_(self.interface.weight, gain=1.4)
-        nn.init.zeros_(self.interface.bias)
+        self.interface = interface(input_size, heads * (2 * width + 3 + numbers))
 
     @abstractmethod
     def link(
