@@ -17,7 +17,7 @@ from mnemos.demo.crash import differing_records
 from mnemos.demo.erasure import in_other_records, keys_in_files
 from mnemos.demo.plan import Plan
 from mnemos.demo.run import run
-from mnemos.studies.study import silent
+from mnemos.progress import silent
 from mnemos.tasks.text import Document
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mnemos.progress import silent
 from mnemos.studies import mann
-from mnemos.studies.study import silent
 from mnemos.tasks.omniglot import OmniglotEpisodes
 
 FORM = mann.Form(

@@ -3,9 +3,9 @@
 import torch
 
 from mnemos.memories import NTM
+from mnemos.progress import silent
 from mnemos.studies import ntm
 from mnemos.studies.algorithms import Control, teach, tried, turing_machine, weights_over
-from mnemos.studies.study import silent
 from mnemos.tasks.algorithms import Copy
 
 TASK = Copy(2, (1, 2))

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from mnemos import studies
+from mnemos.progress import between, silent
 from mnemos.studies.fit import fit
-from mnemos.studies.study import Figure, Outcome, Study, Threshold, between, silent
+from mnemos.studies.study import Figure, Outcome, Study, Threshold
 
 KEYS = ["name", "seed", "full", "measured", "thresholds", "paper", "seconds", "passed"]
 UNTUNED_SEED = 4711

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mnemos.cli.terminal import Json, Terminal, answering
-from mnemos.studies.study import Advance
+from mnemos.progress import Advance
 
 if TYPE_CHECKING:
     from mnemos.demo.results import Results

@@ -14,8 +14,8 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mnemos.progress import Advance
 from mnemos.stores.base import StoreError
-from mnemos.studies.study import Advance
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print exactly one JSON object; progress and errors go to stderr.")

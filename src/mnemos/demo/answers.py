@@ -12,7 +12,7 @@ from mnemos.demo.results import Recalled
 from mnemos.models.checkpoint import load_model
 from mnemos.models.recollection import Recollection, recall
 from mnemos.models.tuning import load_mixture
-from mnemos.studies.study import Advance
+from mnemos.progress import Advance
 from mnemos.tasks.text import Document
 
 PHRASE_LENGTH = 120  # letters, about

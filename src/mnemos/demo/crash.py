@@ -14,8 +14,8 @@ from mnemos.demo.results import Learned, Resumed
 from mnemos.models.checkpoint import load_model
 from mnemos.models.mixture import mixed_nats, perplexity
 from mnemos.models.tuning import evidence, load_mixture
+from mnemos.progress import Advance
 from mnemos.stores.base import Store, StoreError
-from mnemos.studies.study import Advance
 
 SHARE = 0.4  # of the records, after which the reader is killed
 PATIENCE = 300.0  # seconds for a child to write its first records

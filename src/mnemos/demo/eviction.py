@@ -11,8 +11,8 @@ from mnemos.demo.results import Evicted, Learned
 from mnemos.models.checkpoint import load_model
 from mnemos.models.mixture import mixed_nats, perplexity
 from mnemos.models.tuning import evidence, load_mixture
+from mnemos.progress import Advance
 from mnemos.stores.maintenance import bytes_on_disk
-from mnemos.studies.study import Advance
 
 HALF_LIFE = 60  # seconds, of the policy that lets strength decay
 

@@ -18,8 +18,8 @@ from mnemos.models.mixture import Mixture, mixed_nats, perplexity
 from mnemos.models.reading import read_all
 from mnemos.models.recollection import correct, recall
 from mnemos.models.tuning import evidence, load_mixture
+from mnemos.progress import Advance
 from mnemos.stores.base import Store
-from mnemos.studies.study import Advance
 from mnemos.tasks.text import Document, encode, read_documents
 
 NEAREST = 8  # records asked for by each key of the document that is forgotten

@@ -23,9 +23,9 @@ from mnemos.models.mixture import Evidence, Mixture, mixed_nats, perplexity
 from mnemos.models.reading import read_all
 from mnemos.models.transformer import small_transformer
 from mnemos.models.tuning import default_mixture, evidence, save_mixture, tune
+from mnemos.progress import Advance, between
 from mnemos.stores.base import Store
 from mnemos.stores.maintenance import bytes_on_disk
-from mnemos.studies.study import Advance, between
 from mnemos.tasks.text import Document, encode, repeated_lines, train_tokenizer
 
 SHARES = (0.01, 0.05, 0.2, 0.5, 1.0)  # of the store, for the curve over its size

@@ -19,7 +19,7 @@ from mnemos.demo.forgetting import revise
 from mnemos.demo.learning import learn, train
 from mnemos.demo.plan import Plan
 from mnemos.demo.results import STEPS, Results, load
-from mnemos.studies.study import Advance
+from mnemos.progress import Advance
 from mnemos.tasks.text import Document
 
 OWN = ("text", "model", "memory", "killed", "revised", "results.json", "report.html")

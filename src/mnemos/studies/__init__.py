@@ -5,7 +5,8 @@ A study is one file with one `STUDY`; it is imported only when it is asked for.
 
 import importlib
 
-from mnemos.studies.study import Advance, Outcome, Study
+from mnemos.progress import Advance
+from mnemos.studies.study import Outcome, Study
 
 __all__ = ["Advance", "Outcome", "Study", "load", "names", "run"]
 

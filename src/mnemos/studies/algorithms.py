@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from mnemos.memories.ntm import NTM
 from mnemos.memories.recurrent import Recurrent
 from mnemos.models.memory_augmented import MemoryAugmented
+from mnemos.progress import Advance
 from mnemos.studies.fit import fit
-from mnemos.studies.study import Advance
 from mnemos.tasks.task import Batch, Task
 
 if TYPE_CHECKING:

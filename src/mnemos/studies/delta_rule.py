@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from mnemos.memories.delta_rule import DeltaRule
 from mnemos.ops.delta_rule import delta_rule_chunked, delta_rule_loop, unit
-from mnemos.studies.study import Advance, Figure, Study, Threshold
+from mnemos.progress import Advance
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.association import codebook, random_pairs, rebound, right
 
 SIZE = 64  # d, of keys and values

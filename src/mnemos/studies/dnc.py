@@ -17,9 +17,10 @@ from mnemos.memories.dnc import DNC
 from mnemos.models.memory_augmented import MemoryAugmented
 from mnemos.ops.allocation import allocation
 from mnemos.ops.linkage import followed, links_after, precedence_after
+from mnemos.progress import Advance, between
 from mnemos.studies.algorithms import draw_weights, weights_over
 from mnemos.studies.fit import fit
-from mnemos.studies.study import Advance, Study, Threshold, between
+from mnemos.studies.study import Study, Threshold
 from mnemos.tasks.algorithms import RepeatCopy
 from mnemos.tasks.recall import KeyValueRecall
 from mnemos.tasks.task import Task

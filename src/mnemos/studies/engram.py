@@ -20,9 +20,10 @@ from torch.nn import functional
 from mnemos.memories.engram import Engram, NGramHash
 from mnemos.models.transformer import Block, RotaryAttention
 from mnemos.ops.ngram import canonical_ids
+from mnemos.progress import Advance, between
 from mnemos.sparse_optimizer import SparseOptimizer
 from mnemos.stores.row_optimizer import adam
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.text import (
     Document,
     Split,

@@ -18,9 +18,10 @@ from torch.nn import functional
 from mnemos.memories.entity import EntNet, EntNetState
 from mnemos.memories.recurrent import Recurrent
 from mnemos.models.entity import EntityNetwork
+from mnemos.progress import Advance, between
 from mnemos.studies.entnet_babi import babi_alone
 from mnemos.studies.fit import fit
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.world_model import WorldModel
 
 if TYPE_CHECKING:

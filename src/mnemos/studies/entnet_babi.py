@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from mnemos.memories.entity import EntNet
 from mnemos.models.entity import EntityNetwork, MaskedWords
-from mnemos.studies.study import Advance
+from mnemos.progress import Advance
 from mnemos.tasks.babi import TASKS, Questions, babi, encode, hold_out, vocabulary
 
 WIDTH, SLOTS, ROWS, EPOCHS, HALVED = 100, 20, 32, 200, 25

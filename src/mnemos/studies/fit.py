@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from mnemos.studies.study import Advance
+from mnemos.progress import Advance
 
 
 def fit(

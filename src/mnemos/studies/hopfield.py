@@ -15,7 +15,8 @@ from torch import Tensor
 
 from mnemos.memories.hopfield import Hopfield, HopfieldState
 from mnemos.ops.hopfield import Rule, asynchronous, energy, hebb, pseudo_inverse, signs, storkey, synchronous
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between
+from mnemos.progress import Advance, between
+from mnemos.studies.study import Figure, Study, Threshold
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

@@ -30,9 +30,10 @@ from mnemos.models.mixture import (
 )
 from mnemos.models.nearest_neighbour import memorize, predict, retrieve
 from mnemos.models.transformer import small_transformer
+from mnemos.progress import Advance, between
 from mnemos.stores import open as open_store
 from mnemos.stores.base import Store
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.text import (
     Document,
     Split,

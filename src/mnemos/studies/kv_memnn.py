@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from mnemos.models.key_value_network import KeyValueNetwork
+from mnemos.progress import Advance, between
 from mnemos.studies.fit import fit
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.knowledge_base import KnowledgeBase
 
 if TYPE_CHECKING:

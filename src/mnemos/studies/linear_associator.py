@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from mnemos.memories.linear_associator import LinearAssociator, WriteRule, delta, hebb, pseudo_inverse
-from mnemos.studies.study import Advance, Figure, Study, Threshold
+from mnemos.progress import Advance
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.association import codebook, random_pairs, rebound, right
 
 if TYPE_CHECKING:

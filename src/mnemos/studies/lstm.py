@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mnemos.memories.recurrent import Recurrent
+from mnemos.progress import Advance, between
 from mnemos.studies.fit import fit, mean
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks import adding, copying
 
 ROWS = 32

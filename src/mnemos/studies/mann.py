@@ -24,8 +24,9 @@ from mnemos.memories.mann import MANN
 from mnemos.memories.recurrent import Recurrent
 from mnemos.models.memory_augmented import MemoryAugmented
 from mnemos.models.networks import Readout
+from mnemos.progress import Advance, between
 from mnemos.studies.fit import fit
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.omniglot import OmniglotEpisodes, instances, omniglot_episodes
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ import torch
 
 from mnemos.models.answering import AnswerTraining, answer_error, train_answers
 from mnemos.models.end_to_end import MemN2N
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between
+from mnemos.progress import Advance, between
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.babi import TASKS, Questions, babi, encode, hold_out, vocabulary
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import torch
 
 from mnemos.models.answering import AnswerTraining, answer_error, train_answers
 from mnemos.models.end_to_end import MemN2N
-from mnemos.studies.study import Advance, Figure, Study, Threshold
+from mnemos.progress import Advance
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.babi import Questions, Story, babi, encode, hold_out, vocabulary
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from mnemos.models.memory_network import MemoryNetwork
+from mnemos.progress import Advance, between
 from mnemos.studies.fit import fit
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.babi import Questions, Story, babi, encode, hold_out, vocabulary
 
 SLOTS = 90  # more than any story of the two tasks has sentences

@@ -19,7 +19,8 @@ from mnemos.memories.dense_hopfield import DenseHopfield
 from mnemos.memories.hopfield import Hopfield
 from mnemos.memories.modern_hopfield import ModernHopfield
 from mnemos.ops.hopfield import continuous_energy, polynomial, retrieve, signs
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between
+from mnemos.progress import Advance, between
+from mnemos.studies.study import Figure, Study, Threshold
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from mnemos.memories.ntm import NTM
+from mnemos.progress import Advance, between
 from mnemos.studies.algorithms import Control, draw_weights, teach, tried, turing_machine, weights_over
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.algorithms import Copy
 
 if TYPE_CHECKING:

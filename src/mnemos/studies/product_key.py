@@ -18,9 +18,10 @@ from torch.nn import functional
 
 from mnemos.memories.product_key import ProductKey
 from mnemos.ops.product_key import product_top_k
+from mnemos.progress import Advance, between
 from mnemos.sparse_optimizer import SparseOptimizer
 from mnemos.stores.row_optimizer import adam
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.facts import Facts, random_facts
 
 if TYPE_CHECKING:

@@ -23,8 +23,9 @@ from mnemos.memories.slot_search import IndexedSearch
 from mnemos.memories.stepped import StateByState, SteppedMemory
 from mnemos.models.memory_augmented import MemoryAugmented
 from mnemos.ops.sparse_access import nearest_slots
+from mnemos.progress import Advance, between
 from mnemos.studies.fit import fit
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.algorithms import Copy
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from mnemos.memories.sparse_distributed import (
     SparseDistributedState,
     activation_share,
 )
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between
+from mnemos.progress import Advance, between
+from mnemos.studies.study import Figure, Study, Threshold
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

@@ -26,9 +26,10 @@ from mnemos.consolidation.sparse_finetuning import (
     save_edit,
 )
 from mnemos.memories.product_key import ProductKey, SiluGate
+from mnemos.progress import Advance, between
 from mnemos.sparse_optimizer import SparseOptimizer
 from mnemos.stores.row_optimizer import adam
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.facts import Facts, random_facts
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import mnemos
+from mnemos.progress import Advance, between, silent
 from mnemos.stores.base import Store
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between, silent
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.testing.crash import CrashReport, kill_again_and_again
 from mnemos.testing.faulty_stores import EarlyStore, PiecemealStore
 

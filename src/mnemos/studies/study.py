@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mnemos.progress import Advance, silent
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
-
-Advance = Callable[[float, str], None]  # (share done, from 0 to 1; what is happening)
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -109,15 +109,6 @@ class Study:
         if self.draw is None:
             raise ValueError(f"the study {self.name!r} has no figure")
         return self.draw(json.loads(json.dumps(_plain(measured), allow_nan=False)))
-
-
-def silent(share: float, what: str) -> None:
-    """Shows nothing."""
-
-
-def between(advance: Advance, start: float, end: float) -> Advance:
-    """The progress of a part that runs from `start` to `end` of the whole."""
-    return lambda share, what: advance(start + share * (end - start), what)
 
 
 def _plain(value: Any) -> Any:

@@ -21,8 +21,9 @@ import mnemos
 from mnemos.memories.segment_attention import SegmentAttention
 from mnemos.models.transformer import Block
 from mnemos.ops.relative_attention import relative_attention, relative_attention_naive
+from mnemos.progress import Advance, between
 from mnemos.studies.fit import fit, mean
-from mnemos.studies.study import Advance, Figure, Study, Threshold, between
+from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks import lagging
 
 LAYERS, WIDTH, HEADS, ROWS, VOCABULARY = 4, 64, 4, 16, 8

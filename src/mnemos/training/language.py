@@ -12,8 +12,9 @@ from torch import Tensor
 
 from mnemos.models.checkpoint import LanguageModel, save_model
 from mnemos.models.transformer import Transformer
+from mnemos.progress import Advance
 from mnemos.tasks.text import Document, encode
-from mnemos.training.loop import Advance, Learner, TrainingConfig, generator_of, run
+from mnemos.training.loop import Learner, TrainingConfig, generator_of, run
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

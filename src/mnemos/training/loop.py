@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mnemos.progress import Advance
+
 try:
     import lightning.pytorch as lightning
     from lightning.pytorch import callbacks, loggers
@@ -25,7 +27,6 @@ except ImportError as error:
     raise ImportError('training needs: pip install "mnemos[train]"') from error
 
 CHECKPOINT = "checkpoints/last.ckpt"
-Advance = Callable[[float, str], None]  # the share done, from 0 to 1, and what is being done
 
 
 @dataclass(frozen=True)

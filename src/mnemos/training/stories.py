@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from mnemos.models.answering import answer_error, with_blanks
 from mnemos.models.end_to_end import MemN2N
+from mnemos.progress import Advance
 from mnemos.tasks.babi import Questions
-from mnemos.training.loop import Advance, Learner, TrainingConfig, generator_of, run
+from mnemos.training.loop import Learner, TrainingConfig, generator_of, run
 
 BLANKS = 0.1  # sentences that say nothing put among the others, for each (random noise)
 LINEAR_SHARE = 0.15  # of the steps that begin without softmax (linear start)

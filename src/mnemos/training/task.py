@@ -9,8 +9,9 @@ from jaxtyping import Float
 from lightning.pytorch import callbacks
 from torch import Tensor, nn
 
+from mnemos.progress import Advance
 from mnemos.tasks.task import Batch, Task
-from mnemos.training.loop import Advance, Learner, TrainingConfig, generator_of, run
+from mnemos.training.loop import Learner, TrainingConfig, generator_of, run
 
 UNSEEN = 8  # batches that the error is measured on
 
