@@ -1,7 +1,7 @@
 """The look of every figure, in the report and of the studies, and the files they are written to."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,25 @@ def label(axes: Axes, x: float | int, y: float | int, text: str, colour: str, ra
         color=colour,
         annotation_clip=False,
     )
+
+
+def curve(
+    axes: Axes,
+    shares: Mapping[str, float],
+    text: str,
+    colour: str,
+    *,
+    raised: float | int = 0,
+    linewidth: float = 1.6,
+    linestyle: str = "-",
+) -> None:
+    """Shares in per cent over the whole numbers that are their names, and the line's own name at its end."""
+    numbers, percents = [int(name) for name in shares], [100 * share for share in shares.values()]
+    axes.plot(
+        numbers, percents, color=colour, linewidth=linewidth, linestyle=linestyle, marker="o", markersize=3
+    )
+    if text:
+        label(axes, numbers[-1], percents[-1], text, colour, raised)
 
 
 def svg(figure: Figure) -> str:

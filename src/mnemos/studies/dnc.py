@@ -1,9 +1,10 @@
 """The DNC says a sequence several times over, and answers what belongs to a key; scaled down.
 
-Graves et al. 2016 teach it bAbI and graphs; these are the small tasks that each need one of its parts: repeat
-copy the links in the order of writing, key-value recall content addressing and free slots. The controller is
-feed-forward, so that whatever lasts, lasts in memory alone. Before that the parts themselves are asked for
-what is known exactly: three writes to three slots, followed forwards and backwards.
+Graves et al. 2016 teach it graphs (`dnc_graph`) and bAbI (`dnc_babi`, in the long form alone). These are the
+small tasks that each need one of its parts: repeat copy the links in the order of writing, key-value recall
+content addressing and free slots. The controller is feed-forward, so that whatever lasts, lasts in memory
+alone. Before that the parts themselves are asked for what is known exactly: three writes to three slots,
+followed forwards and backwards.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from mnemos.ops.allocation import allocation
 from mnemos.ops.linkage import followed, links_after, precedence_after
 from mnemos.progress import Advance, between
 from mnemos.studies.algorithms import draw_weights, weights_over
+from mnemos.studies.dnc_babi import babi_jointly
 from mnemos.studies.fit import fit
 from mnemos.studies.study import Study, Threshold
 from mnemos.tasks.algorithms import RepeatCopy
@@ -38,15 +40,15 @@ STEPS = {"repeat_copy": 1400, "recall": 500}
 def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    more = 3 if full else 1
+    more, small = (3, between(advance, 0.0, 0.1)) if full else (1, advance)
     copying = _network(REPEATED, slots=16, width=16)
     copying_steps = _teach(
-        copying, REPEATED, more * STEPS["repeat_copy"], generator, between(advance, 0.0, 0.6)
+        copying, REPEATED, more * STEPS["repeat_copy"], generator, between(small, 0.0, 0.6)
     )
     recalling = _network(RECALLED, slots=16, width=32)
     # Few pairs and many in one batch: with six from the start nothing is learned for a long time.
     taught = replace(RECALLED, pairs=(2, 6), questions=2)
-    recall_steps = _teach(recalling, taught, more * STEPS["recall"], generator, between(advance, 0.6, 1.0))
+    recall_steps = _teach(recalling, taught, more * STEPS["recall"], generator, between(small, 0.6, 1.0))
     by_length = {
         str(length): _error(copying, replace(LONGER, lengths=(length, length)), generator)
         for length in range(1, 13)
@@ -61,6 +63,7 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
         "recall_steps": recall_steps,
         "recall": 1 - _error(recalling, RECALLED, generator),
         **weights_over(copying, replace(LONGER, lengths=(6, 6), repeats=(3, 3)).batch(1, generator)),
+        **(babi_jointly(seed, between(advance, 0.1, 1.0)) if full else {}),
     }
 
 
@@ -109,13 +112,11 @@ def _allocation_error() -> float:
 
 def draw(measured: Mapping[str, Any]) -> "Drawing":
     """The error of repeat copy by length, beside where one sequence was written and read."""
-    from mnemos.report.drawing import FAINT, WITH, drawing
+    from mnemos.report.drawing import FAINT, WITH, curve, drawing
 
     with drawing(height=2.9, columns=3) as (figure, [line, *maps]):
-        lengths = [int(length) for length in measured["repeat_copy_error_by_length"]]
-        errors = [100 * error for error in measured["repeat_copy_error_by_length"].values()]
         line.axvline(REPEATED.lengths[1], color=FAINT, linewidth=1.2)
-        line.plot(lengths, errors, color=WITH, linewidth=1.6, marker="o", markersize=3)
+        curve(line, measured["repeat_copy_error_by_length"], "", WITH)
         line.set_title(f"taught with up to {REPEATED.lengths[1]}")
         line.set_xlabel("length")
         line.set_ylabel("wrong bits, %")

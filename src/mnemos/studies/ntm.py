@@ -93,22 +93,14 @@ def _learned(errors: Mapping[str, float], bits_per_bit: float, form: Form) -> bo
 
 def draw(measured: Mapping[str, Any]) -> "Drawing":
     """The error by length, beside where the heads wrote and read in one long copy."""
-    from mnemos.report.drawing import FAINT, WITH, WITHOUT, drawing, label
+    from mnemos.report.drawing import FAINT, WITH, WITHOUT, curve, drawing
 
     with drawing(height=3.1, columns=3) as (figure, [lines, *maps]):
         lines.axvline(measured["longest_taught"], color=FAINT, linewidth=1.2)
         for name, colour, text in (("lstm_errors", WITHOUT, "LSTM"), ("errors", WITH, "NTM")):
-            for errors in measured[name]:
-                lengths = [int(length) for length in errors]
-                shares = [100 * error for error in errors.values()]
-                lines.plot(lengths, shares, color=colour, linewidth=1.2, marker="o", markersize=2.5)
-            label(
-                lines,
-                lengths[-1],
-                median(100 * list(errors.values())[-1] for errors in measured[name]),
-                text,
-                colour,
-            )
+            by_last = sorted(measured[name], key=lambda errors: list(errors.values())[-1])
+            for place, errors in enumerate(by_last):
+                curve(lines, errors, text if place == len(by_last) // 2 else "", colour, linewidth=1.2)
         lines.set_xlabel("length")
         lines.set_ylabel("wrong bits, %")
         lines.set_title(f"taught with up to {measured['longest_taught']}")
