@@ -45,6 +45,20 @@ def sequences(task, rows: int = 20, seed: int = 0):
         yield told, question, numbers(task, batch.targets[row, real][due])
 
 
+@pytest.mark.parametrize(
+    "task", [Traversal(RandomGraphs(), (2, 3)), ShortestPath(RandomGraphs(), planning=2)]
+)
+def test_an_asked_question_says_which_edges_its_steps_are(task) -> None:
+    asked = task.ask(random.Random(3))
+    written = numbers(task, asked.example.inputs[:, :-2])
+    answers = numbers(task, asked.example.targets[asked.example.scored])
+    by_edge = dict(zip(asked.told, written, strict=False))  # the rest is the question, and gaps
+    assert len(by_edge) == len(asked.told)
+    assert [by_edge[edge] for edge in asked.answers] == answers
+    assert all(one.destination == next.source for one, next in itertools.pairwise(asked.answers))
+    assert torch.equal(task.ask(random.Random(3)).example.inputs, asked.example.inputs)
+
+
 def test_a_traversal_can_be_followed_by_what_was_told() -> None:
     task = Traversal(RandomGraphs(places=(3, 7), degree=(1, 2)), steps=(1, 5), digits=2, base=5)
     for told, question, answers in sequences(task):

@@ -13,6 +13,7 @@ __all__ = ["Advance", "Outcome", "Study", "load", "names", "run"]
 _FILES = {
     "delta-rule": "delta_rule",
     "dnc": "dnc",
+    "dnc-graph": "dnc_graph",
     "engram": "engram",
     "entnet": "entnet",
     "hopfield": "hopfield",

@@ -10,7 +10,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,14 @@ from mnemos.tasks.sequences import Example, Range, answered, check_ranges, padde
 from mnemos.tasks.task import Batch, Task
 
 Triple = tuple[int | None, int | None, int | None]  # an edge with gaps
+
+
+class Asked(NamedTuple):
+    """One question about one graph."""
+
+    told: Sequence[Edge]  # all edges, in the order they are told in, one a step
+    answers: Sequence[Edge]  # the way, one edge for each of the last steps
+    example: Example
 
 
 class GraphTask(Task):
@@ -44,7 +52,7 @@ class GraphTask(Task):
 
     def batch(self, rows: int, generator: torch.Generator) -> Batch:
         chance = random.Random(int(torch.randint(2**62, (), generator=generator)))
-        return padded([self._example(chance) for _ in range(rows)])
+        return padded([self.ask(chance).example for _ in range(rows)])
 
     @abstractmethod
     def question(self, graph: Graph, chance: random.Random) -> tuple[list[Triple], list[Edge]] | None:
@@ -70,7 +78,8 @@ class GraphTask(Task):
     def _digits(self, numbers: Tensor) -> Tensor:
         return numbers.unflatten(-1, (3 * self.digits, self.base))
 
-    def _example(self, chance: random.Random) -> Example:
+    def ask(self, chance: random.Random) -> Asked:
+        """One graph and a question about it; the same chance gives the same."""
         while True:
             graph = self.graphs.draw(chance)
             asked = self.question(graph, chance)
@@ -89,7 +98,7 @@ class GraphTask(Task):
 
         flags = [[0, 0]] * len(told) + [[1, 0]] * len(question) + [[0, 1]] * len(answers)
         inputs = torch.cat([written([*told, *question, *gaps]), torch.tensor(flags)], dim=1)
-        return answered(inputs, written(answers))
+        return Asked(told, answers, answered(inputs, written(answers)))
 
     def _named(self, things: Sequence[int], chance: random.Random) -> dict[int | None, int]:
         """A number of its own for each thing."""
