@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from mnemos.memories import DNC, MANN, NTM, SAM, Recurrent
+from mnemos.memories import DNC, MANN, NTM, SAM, SDNC, Recurrent
 from mnemos.memories.stepped import SteppedMemory
 from mnemos.models.memory_augmented import MemoryAugmented
 from mnemos.tasks.algorithms import Copy
@@ -22,9 +22,10 @@ TASK = Copy(width=3, lengths=(1, 3))
 # Each with the learning rate at which its study trains it.
 MEMORIES: dict[str, tuple[Callable[[], SteppedMemory], float]] = {
     "DNC": (lambda: DNC(INPUT, slots=16, width=6, read_heads=2), 1e-2),
-    "MANN": (lambda: MANN(INPUT, slots=16, width=6, heads=2), 3e-3),
+    "MANN": (lambda: MANN(INPUT, slots=16, width=6, heads=2), 1e-2),
     "NTM": (lambda: NTM(INPUT, slots=16, width=6), 1e-2),
     "SAM": (lambda: SAM(INPUT, slots=16, width=6, heads=2), 5e-3),
+    "SDNC": (lambda: SDNC(INPUT, slots=16, width=6, heads=2), 5e-3),
 }
 
 

@@ -46,7 +46,7 @@ def test_all_contestants_are_taught_and_tried(task: OmniglotEpisodes) -> None:
         before = mann._tried(network, task, 50, seed=0)
         assert before["accuracy"].keys() == {"1", "2", "3"}
         assert before == mann._tried(network, task, 50, seed=0)
-        assert mann._taught(network, task, 2, 0, silent) > 0
+        assert mann._taught(network, task, 2, mann.PACES["mann"], 0, silent) > 0
         assert mann._tried(network, task, 50, seed=0) != before
 
 

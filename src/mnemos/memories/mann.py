@@ -16,6 +16,10 @@ from mnemos.memories.stepped import SteppedMemory, interface
 from mnemos.ops.content import content_weights
 from mnemos.ops.least_used import faded_usage, least_used_weights
 
+# What a head begins with, before its controller says anything. With zeros every vector would be written half
+# over what was read last, and a read be the mean of all slots: what was seen once would be blurred at once.
+STRENGTH, GATE = 5.0, -4.0
+
 
 class MANNState(NamedTuple):
     """What was last read, and how much each slot has been used."""
@@ -64,7 +68,8 @@ class MANN(SteppedMemory):
         self.slots, self.width, self.heads = slots, width, heads
         self.decay, self.writes_keys = decay, writes_keys
         self._vectors = width if writes_keys else 2 * width  # k, and a where it is another
-        self.interface = interface(input_size, heads * (self._vectors + 2))
+        beginning = torch.tensor([0.0] * self._vectors + [STRENGTH, GATE]).repeat(heads)
+        self.interface = interface(input_size, len(beginning), beginning)
 
     def initial_state(self, batch_size: int) -> MANNState:
         """An empty memory that nothing was read from: all slots are equal, and the first is taken first."""

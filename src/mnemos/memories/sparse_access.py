@@ -21,6 +21,9 @@ from mnemos.ops.sparse_access import erase_and_add, least_recent_slots, nearest_
 from mnemos.tree import map_tensors, reset_rows, where_rows
 
 Links = tuple[Any, ...]
+# What a head begins with, before its controller says anything: to write to a slot of its own, and to read
+# what is most like its query. With zeros it writes half over what was read last: recall is learned far later.
+STRENGTH, GATE, AGAIN = 5.0, 1.0, -3.0
 ACCESSED = 0.005  # δ: a slot that is read or written with a greater weight counts as accessed
 
 
@@ -77,7 +80,8 @@ class SparseAccess(SteppedMemory):
         self.heads, self.top_k, self.probes = heads, top_k, probes
         self.output_size = heads * width
         self.naive = False
-        self.interface = interface(input_size, heads * (2 * width + 3 + numbers))
+        told = [*[0.0] * 2 * width, STRENGTH, GATE, AGAIN, *[0.0] * numbers]
+        self.interface = interface(input_size, heads * len(told), torch.tensor(told).repeat(heads))
 
     @abstractmethod
     def link(

@@ -124,13 +124,19 @@ class StateByState(Stretch):
         return self.state
 
 
-def interface(input_size: int, size: int) -> nn.Linear:
+def interface(input_size: int, size: int, beginning: Float[Tensor, " size"] | None = None) -> nn.Linear:
     """The map from a controller to all that the heads of a memory are told.
 
     It is drawn about twice as far as torch draws: heads that are told nearly nothing all do nearly the same,
     and training takes several times as long to part them.
+
+    Args:
+        beginning: what heads are told by a controller that says nothing; zeros where it is None.
     """
     told = nn.Linear(input_size, size)
     nn.init.xavier_uniform_(told.weight, gain=1.4)
-    nn.init.zeros_(told.bias)
+    if beginning is None:
+        nn.init.zeros_(told.bias)
+    else:
+        told.bias = nn.Parameter(beginning.clone())
     return told

@@ -188,7 +188,7 @@ def _shown(network: MemoryAugmented, task: GraphTask, names: Mapping[int, str], 
 
 def draw(measured: Mapping[str, Any]) -> "Drawing":
     """Right ways by their length, and what was read of each edge while a way was answered."""
-    from mnemos.report.drawing import FAINT, INK, TUNED, WITH, WITHOUT, curve, drawing
+    from mnemos.report.drawing import FAINT, TUNED, WITH, WITHOUT, curve, drawing
 
     told, weights = measured["edges_told"], measured["read_weights"]
     looks = (
@@ -209,7 +209,7 @@ def draw(measured: Mapping[str, Any]) -> "Drawing":
         following.set_ylabel("right ways, %")
         reading.imshow(weights, aspect="auto", cmap="Blues", vmin=0, interpolation="nearest")
         for step, edge in enumerate(measured["way"]):
-            reading.plot(step, edge, marker="s", markersize=9, markerfacecolor="none", markeredgecolor=INK)
+            reading.plot(step, edge, marker="s", markersize=9, markerfacecolor="none", markeredgecolor=TUNED)
         reading.set_yticks(range(len(told)), told, fontsize=6)
         reading.set_xticks(
             range(len(measured["way"])), [str(step + 1) for step in range(len(measured["way"]))]

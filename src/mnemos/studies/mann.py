@@ -1,7 +1,7 @@
 """Characters whose names are told one step too late: bound after one sight, by a memory.
 
 Santoro et al. 2016, section 4: episodes of fifty drawings of five characters, none of them seen in training.
-Scaled down: 136 characters, a twelfth of them all, in drawings of 14 x 14 pixels, and one head in place of
+Scaled down: 136 characters, a twelfth of them all, in drawings of 14 x 14 pixels, and two heads in place of
 four. In place of pixels all contestants are given 32 features of a drawing, by a small convolutional net that
 was taught to tell the training characters apart and then learns no more: what is contested is the memory.
 
@@ -52,7 +52,17 @@ class Form(NamedTuple):
     tried: int  # episodes
 
 
-SHORT = Form(14, 600, 1000, 64, 40, 1, 64, 128, 500)
+class Pace(NamedTuple):
+    """How a contestant is taught."""
+
+    learning_rate: float
+    inertia: float
+
+
+# Each at the better of the two: with the memory's, an LSTM is at .30 at the second instance after as many
+# episodes, in place of .39.
+PACES = {"mann": Pace(1e-2, 0.99), "others": Pace(3e-3, 0.999)}
+SHORT = Form(14, 600, 800, 64, 40, 2, 128, 144, 500)
 FULL = Form(20, 3000, 6000, 256, 40, 4, 200, 300, 2000)
 
 
@@ -126,7 +136,8 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
     networks, start = contestants(task, form), 0.1
     for name, network in networks.items():
         steps = form.steps * (LONGER if name == "lstm_longer" else 1)
-        rate = _taught(network, task, steps, seed, between(advance, start, ends[name]))
+        here = between(advance, start, ends[name])
+        rate = _taught(network, task, steps, PACES.get(name, PACES["others"]), seed, here)
         start = ends[name]
         found[name] = _tried(network, task.unseen(), form.tried, seed)
         found[name] |= {"episodes": ROWS * steps, "steps_per_second": rate}
@@ -143,7 +154,9 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
     }
 
 
-def _taught(network: nn.Module, task: OmniglotEpisodes, steps: int, seed: int, advance: Advance) -> float:
+def _taught(
+    network: nn.Module, task: OmniglotEpisodes, steps: int, pace: Pace, seed: int, advance: Advance
+) -> float:
     """Trains a network, on the same episodes as every other, and returns its steps in a second."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -152,7 +165,7 @@ def _taught(network: nn.Module, task: OmniglotEpisodes, steps: int, seed: int, a
         return task.loss(network(batch.inputs)[0], batch)
 
     start = time.perf_counter()
-    fit(network, loss, steps, learning_rate=3e-3, advance=advance)
+    fit(network, loss, steps, learning_rate=pace.learning_rate, inertia=pace.inertia, advance=advance)
     return steps / (time.perf_counter() - start)
 
 
@@ -208,7 +221,7 @@ def _shown(network: nn.Module, task: OmniglotEpisodes, seed: int) -> dict[str, A
 
 def draw(measured: Mapping[str, Any]) -> "Drawing":
     """The accuracy by instance, beside what was written and read in one episode."""
-    from mnemos.report.drawing import FAINT, TUNED, WITH, WITHOUT, drawing, label
+    from mnemos.report.drawing import FAINT, TUNED, WITH, WITHOUT, curve, drawing
 
     looks = {
         "mann": (WITH, "-", "MANN"),
@@ -220,13 +233,8 @@ def draw(measured: Mapping[str, Any]) -> "Drawing":
         lines.axhline(20, color=FAINT, linewidth=1.2)
         for name, (colour, dashes, text) in looks.items():
             accuracy = measured["contestants"][name]["accuracy"]
-            shares = [100 * share for share in accuracy.values()]
-            numbers = [int(number) for number in accuracy]
-            lines.plot(
-                numbers, shares, color=colour, linestyle=dashes, linewidth=1.6, marker="o", markersize=3
-            )
-            lower = 8 if dashes == ":" else 0  # it ends where the first one does
-            label(lines, numbers[-1], shares[-1] - lower, text, colour)
+            lower = -12 if dashes == ":" else 0  # it ends where the first one does
+            curve(lines, accuracy, text, colour, raised=lower, linestyle=dashes)
         lines.set_ylim(0, 100)
         lines.set_xticks([1, 2, 5, 10])
         lines.set_title("unseen characters")

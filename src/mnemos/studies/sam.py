@@ -4,14 +4,14 @@ Rae et al. 2016, sections 3 and 4.1, figure 1. A step is one of a stretch, forwa
 every slot of which holds something; the copy of the slots that a stretch begins with, and the building of an
 index, are not counted, and are given for themselves. Times are processor time. Beside it stand its own twin,
 which makes a new table at every step, and what the paper compares with: a Neural Turing Machine of the same
-size, which reads and writes all slots. Then it learns to copy with 10,000 slots, sequences that grow longer
-as they are mastered.
+size, which reads and writes all slots. Then it learns with 10,000 slots: to copy, sequences that grow longer
+as they are mastered, and to recall what came after an item.
 """
 
 import statistics
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ from mnemos.progress import Advance, between
 from mnemos.studies.fit import fit
 from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.algorithms import Copy
+from mnemos.tasks.recall import AssociativeRecall
+from mnemos.tasks.task import BitTask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -36,8 +38,27 @@ PROBES = 8
 INPUTS = 100
 REPEATS = 3
 LEARNED_AT = 10_000  # slots
-LONGEST = 10  # vectors to copy
 MASTERED = 0.1  # nats a bit, of late: sequences then grow longer by one
+
+
+class Lesson(NamedTuple):
+    """What is learned with many slots."""
+
+    task: Callable[[int], BitTask]  # by the greatest size of its sequences
+    first: int  # the greatest size that is taught first
+    last: int
+    heads: int
+    learning_rate: float
+    steps: int  # at most
+
+
+LESSONS = {
+    "copy": Lesson(lambda length: Copy(4, (1, length)), 3, 10, heads=1, learning_rate=5e-3, steps=8000),
+    # With few items first an LSTM learns to do without the memory.
+    "recall": Lesson(
+        lambda items: AssociativeRecall(6, 1, (2, items)), 6, 6, heads=2, learning_rate=1e-2, steps=3000
+    ),
+}
 
 
 def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
@@ -45,8 +66,9 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
     measured = _times(between(advance, 0.0, 0.3))
     advance(0.3, "what 100 steps store")
     measured |= _storage()
-    measured |= _twin() | _recall()
-    return measured | _copying(seed, between(advance, 0.35, 1.0))
+    measured |= _twin() | _index()
+    measured |= _learned("copy", seed, between(advance, 0.35, 0.7))
+    return measured | _learned("recall", seed, between(advance, 0.7, 1.0))
 
 
 def filled(slots: int, **given: Any) -> tuple[SAM, SAMState]:
@@ -97,7 +119,7 @@ def seconds(memory: SteppedMemory, state: Any, steps: int) -> tuple[float, float
     return begun - start, time.process_time() - begun
 
 
-def _recall() -> dict[str, float]:
+def _index() -> dict[str, float]:
     """The share of the nearest slots that the index finds: of random queries four, of noisy copies one."""
     memory = torch.randn(1, SIZES[-1], 32)
     search = IndexedSearch(PROBES)
@@ -153,23 +175,24 @@ def _twin() -> dict[str, float]:
     return {"gradient_difference": max(x.item() for x in distances), "tables_untouched": float(untouched)}
 
 
-def _copying(seed: int, advance: Advance) -> dict[str, float]:
-    """Learns to copy 1 to 10 vectors of 4 bits; the share of bits that are wrong in the end."""
+def _learned(name: str, seed: int, advance: Advance) -> dict[str, float]:
+    """The steps that a lesson took, and the share of bits that are wrong in the end."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    memory, whole = SAM(100, LEARNED_AT, 20, heads=1), Copy(4, (1, LONGEST))
+    lesson = LESSONS[name]
+    whole, memory = lesson.task(lesson.last), SAM(100, LEARNED_AT, 20, heads=lesson.heads)
     controller = Recurrent(whole.input_size + memory.output_size, 100)
     network = MemoryAugmented(controller, memory, whole.output_size)
-    longest, recent = 3, 0.7
+    size, recent = lesson.first, 0.7
 
     def loss(step: int) -> Tensor:
-        nonlocal longest, recent
-        task = Copy(4, (1, longest))
+        nonlocal size, recent
+        task = lesson.task(size)
         batch = task.batch(16, generator)
         value = task.loss(network(batch.inputs, mask=batch.real)[0], batch)
         recent = 0.98 * recent + 0.02 * value.item()
-        if recent < MASTERED and longest < LONGEST:
-            longest, recent = longest + 1, 3 * MASTERED
+        if recent < MASTERED and size < lesson.last:
+            size, recent = size + 1, 3 * MASTERED
         return value
 
     @torch.no_grad()
@@ -178,10 +201,13 @@ def _copying(seed: int, advance: Advance) -> dict[str, float]:
         return whole.error(network(batch.inputs, mask=batch.real)[0], batch)
 
     def done(step: int) -> bool:
-        return step % 200 == 0 and longest == LONGEST and error(100) < 0.002
+        return step % 200 == 0 and size == lesson.last and error(100) < 0.002
 
-    steps = fit(network, loss, 8000, learning_rate=5e-3, clip=10.0, inertia=0.99, advance=advance, done=done)
-    return {"copy_steps": steps, "copy_error": error(1000)}
+    rate = lesson.learning_rate
+    steps = fit(
+        network, loss, lesson.steps, learning_rate=rate, clip=10.0, inertia=0.99, advance=advance, done=done
+    )
+    return {f"{name}_steps": steps, f"{name}_error": error(1000)}
 
 
 def draw(measured: Mapping[str, Any]) -> "Drawing":
@@ -221,6 +247,7 @@ STUDY = Study(
         "gradient_difference": Threshold("<=", 1e-5),
         "tables_untouched": Threshold("==", 1),
         "copy_error": Threshold("<", 0.01),
+        "recall_error": Threshold("<", 0.01),
     },
     paper=[
         Figure(
