@@ -41,16 +41,17 @@ UNDATED: dict[str, Any] = {".pdf": {"CreationDate": None}, ".png": None, ".svg":
 
 
 @contextmanager
-def drawing(height: float | int, columns: int = 1) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+def drawing(height: float | int, columns: int = 1, rows: int = 1) -> Iterator[tuple[Figure, Sequence[Axes]]]:
     """A figure of the page's width in the page's style, without any global state of pyplot.
 
     Args:
         height: in inches.
         columns: axes beside each other.
+        rows: of such axes, one below the other; given are those of the first row first.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        yield figure, figure.subplots(1, columns, squeeze=False)[0]
+        yield figure, figure.subplots(rows, columns, squeeze=False).flatten().tolist()
 
 
 def label(axes: Axes, x: float | int, y: float | int, text: str, colour: str, raised: float | int = 0) -> Any:

@@ -27,6 +27,7 @@ _FILES = {
     "memn2n-single": "memn2n_single",
     "modern-hopfield": "modern_hopfield",
     "ntm": "ntm",
+    "ntm-tasks": "ntm_tasks",
     "product-key": "product_key",
     "sam": "sam",
     "sdm": "sdm",
