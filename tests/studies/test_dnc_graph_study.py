@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+from mnemos.progress import silent
 from mnemos.studies import dnc_graph
 from mnemos.studies.algorithms import Control
 from mnemos.tasks.graphs import RandomGraphs
@@ -64,12 +65,30 @@ def test_ways_grow_longer_once_the_shorter_are_mastered(monkeypatch) -> None:
     def teach(mastered: float) -> list[int]:
         monkeypatch.setattr(dnc_graph, "MASTERED", mastered)
         network = Control(lesson(form.graphs, (1, 3)), 4)
-        settings = {"learning_rate": 1e-3, "seed": 0, "advance": lambda share, what: None}
-        return dnc_graph._teach(network, noted, form, "traversal", **settings)
+        return dnc_graph._teach(network, noted, form, "traversal", 1e-3, 9, 0, silent)
 
     assert teach(mastered=1.1) == [2, 4]
     assert asked == [(1, 1)] * 2 + [(1, 2)] * 2 + [(1, 3)] * 5
     assert teach(mastered=0.0) == []
+
+
+def test_a_network_that_masters_nothing_begins_anew(monkeypatch) -> None:
+    monkeypatch.setattr(dnc_graph, "PATIENCE", 2)
+    form = TINY._replace(steps={"traversal": 5})
+    lesson, begun = dnc_graph._lesson("traversal", form), []
+
+    def make() -> Control:
+        begun.append(torch.initial_seed())
+        return Control(lesson(form.graphs, (1, 2)), 4)
+
+    for mastered, starts in ((0.0, [7, 1007, 2007]), (1.1, [7])):
+        monkeypatch.setattr(dnc_graph, "MASTERED", mastered)
+        monkeypatch.setattr(dnc_graph, "OVER", 1)
+        begun.clear()
+        _, lessons, count = dnc_graph._taught(make, lesson, form, "traversal", 1e-3, 7, silent)
+        assert begun == starts
+        assert count == len(starts)
+        assert lessons == ([] if mastered == 0.0 else [1])
 
 
 def test_a_way_is_right_if_every_edge_is() -> None:

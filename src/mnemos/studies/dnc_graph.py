@@ -3,11 +3,13 @@
 Graves et al. 2016, scaled down: graphs of four and five places in numbers of one digit, and a feed-forward
 controller. Taught are random graphs alone. The network that follows ways is then tried in parts of London's
 Underground, which it has never seen: a station and a line lead to the next station. Beside each network an
-LSTM is taught the same. Longer ways are taught once the shorter ones are mastered, as in the paper.
+LSTM is taught the same. Longer ways are taught once the shorter ones are mastered, as in the paper. Some
+networks never master one edge; such a one begins anew, up to twice, and its starts are counted.
 """
 
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 ROWS = 32  # sequences of a training step
 TRIED = 500  # sequences that a network is judged by
 MASTERED, OVER = 0.2, 40  # an error below this, over so many steps, and ways grow longer by one edge
+STARTS, PATIENCE = 3, 1500  # a network that has not mastered one edge after so many steps begins anew
 
 Lesson = Callable[[Graphs, Range], GraphTask]  # from graphs and the edges of a way
 
@@ -88,27 +91,29 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
     form = FULL if full else SHORT
     lines, names = underground()
     london = UndergroundGraphs(lines, form.places)
-    measured: dict[str, Any] = {"right_ways": {}, "lessons": {}}
+    measured: dict[str, Any] = {"right_ways": {}, "lessons": {}, "starts": {}}
     for number, question in enumerate(QUESTIONS):
         here = between(advance, number / 2, (number + 1) / 2)
         lesson, edges = _lesson(question, form), form.edges[question]
         task = lesson(form.graphs, (1, edges))
-        torch.manual_seed(seed)
-        network, control = _network(task, form), Control(task, form.control_hidden_size)
-        for name, taught, rate, share in (
-            ("dnc", network, form.learning_rates[question], between(here, 0.0, 0.8)),
-            ("lstm", control, 3e-3, between(here, 0.8, 1.0)),
-        ):
-            lessons = _teach(taught, lesson, form, question, learning_rate=rate, seed=seed, advance=share)
+        makes: dict[str, Callable[[], nn.Module]] = {
+            "dnc": partial(_network, task, form),
+            "lstm": partial(Control, task, form.control_hidden_size),
+        }
+        rates = {"dnc": form.learning_rates[question], "lstm": 3e-3}
+        for name, make in makes.items():
+            share = between(here, 0.0, 0.8) if name == "dnc" else between(here, 0.8, 1.0)
+            taught, lessons, starts = _taught(make, lesson, form, question, rates[name], seed, share)
             measured["lessons"][f"{question}_{name}"] = lessons
+            measured["starts"][f"{question}_{name}"] = starts
+            if question == "traversal" and isinstance(taught, MemoryAugmented):
+                measured |= _shown(taught, lesson(london, (edges, edges)), names, seed)
             for place, graphs in (("", form.graphs), ("_in_london", london)):
                 measured[f"{question}_{name}{place}"] = _right(taught, lesson(graphs, (1, edges)), seed)
                 measured["right_ways"][f"{question}_{name}{place}"] = {
                     str(length): _right(taught, lesson(graphs, (length, length)), seed)
                     for length in range(1, edges + (question == "traversal") + 1)
                 }
-        if question == "traversal":
-            measured |= _shown(network, lesson(london, (edges, edges)), names, seed)
     over = measured["shortest_path_dnc"] - measured["shortest_path_lstm"]
     return {**measured, "shortest_path_over_lstm": over}
 
@@ -129,18 +134,40 @@ def _network(task: GraphTask, form: Form) -> MemoryAugmented:
     return MemoryAugmented(controller, memory, task.output_size, input_size=task.input_size)
 
 
+def _taught(
+    make: Callable[[], nn.Module],
+    lesson: Lesson,
+    form: Form,
+    question: str,
+    learning_rate: float,
+    seed: int,
+    advance: Advance,
+) -> tuple[nn.Module, list[int], int]:
+    """A network, when it was let on to longer ways, and how often it began."""
+    for start in range(STARTS):
+        begun = seed + 1000 * start
+        torch.manual_seed(begun)
+        network = make()
+        patience = PATIENCE if start + 1 < STARTS else form.steps[question]
+        here = between(advance, start / STARTS, (start + 1) / STARTS)
+        lessons = _teach(network, lesson, form, question, learning_rate, patience, begun, here)
+        if lessons:
+            break
+    return network, lessons, start + 1
+
+
 def _teach(
     network: nn.Module,
     lesson: Lesson,
     form: Form,
     question: str,
-    *,
     learning_rate: float,
+    patience: int,
     seed: int,
     advance: Advance,
 ) -> list[int]:
     """Trains a network on ways of one edge, of up to two, and so on; returns when it was let on to more."""
-    steps, edges = form.steps[question], form.edges[question]
+    edges = form.edges[question]
     generator = torch.Generator().manual_seed(seed)
     lessons: list[int] = []
     errors: list[float] = []
@@ -155,7 +182,19 @@ def _teach(
         errors.append(task.error(outputs.detach(), batch))
         return task.loss(outputs, batch)
 
-    fit(network, loss, steps, learning_rate=learning_rate, clip=10.0, inertia=0.99, advance=advance)
+    def hopeless(step: int) -> bool:
+        return step >= patience and not lessons
+
+    fit(
+        network,
+        loss,
+        form.steps[question],
+        learning_rate=learning_rate,
+        clip=10.0,
+        inertia=0.99,
+        advance=advance,
+        done=hopeless,
+    )
     return lessons
 
 
