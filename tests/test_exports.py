@@ -17,9 +17,10 @@ SOURCE = Path(mnemos.__file__).parent
 
 # What a part may import of mnemos, beside itself.
 FOUNDATION = {"tree", "ops", "retention", "stores", "memories", "snapshot", "sparse_optimizer"}
-NETWORKS = FOUNDATION | {"tasks", "models", "training", "consolidation"}
+NETWORKS = FOUNDATION | {"progress", "tasks", "models", "training", "consolidation"}
 ALLOWED = {
     "tree": set(),
+    "progress": set(),
     "ops": set(),
     "retention": set(),
     "stores": {"retention"},
@@ -30,7 +31,7 @@ ALLOWED = {
     "tasks": set(),
     "consolidation": FOUNDATION,
     "models": FOUNDATION | {"tasks"},
-    "training": FOUNDATION | {"tasks", "models"},
+    "training": FOUNDATION | {"tasks", "models", "progress"},
     "studies": NETWORKS | {"testing", "report"},
     "demo": NETWORKS | {"studies", "report"},
     "report": NETWORKS | {"demo"},
