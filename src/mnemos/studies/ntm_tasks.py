@@ -56,15 +56,15 @@ class Part(NamedTuple):
     """A task as it is taught, what lies beyond, and the sizes of what it is taught to."""
 
     task: BitTask
-    by_size: Mapping[int, BitTask]  # easier and harder; empty where the places of an answer are told apart
-    taught: int  # the greatest size that is taught
-    beyond: int  # the greater size that an LSTM is compared at
+    steps: int
     slots: int
     width: int
     read_heads: int  # beside one that writes
-    hidden_size: int  # of the controller
-    control_hidden_size: int
-    steps: int
+    hidden_size: int = 48  # of the controller
+    control_hidden_size: int = 128
+    by_size: Mapping[int, BitTask] = {}  # easier and harder; empty where places of an answer are told apart
+    taught: int = 0  # the greatest size that is taught
+    beyond: int = 0  # the greater size that an LSTM is compared at
 
 
 def _by_repeats(task: RepeatCopy, numbers: Iterable[int]) -> dict[int, BitTask]:
@@ -78,18 +78,43 @@ def _by_items(task: AssociativeRecall, numbers: Iterable[int]) -> dict[int, BitT
 
 COPIED, RECALLED = RepeatCopy(4, (1, 4), (1, 4)), AssociativeRecall(6, 1, (2, 6))
 SHORT = {
-    "repeat_copy": Part(COPIED, _by_repeats(COPIED, range(1, 9)), 4, 6, 64, 12, 2, 48, 128, 2000),
-    "recall": Part(RECALLED, _by_items(RECALLED, range(2, 13)), 6, 12, 64, 12, 2, 48, 128, 1000),
-    "n_grams": Part(DynamicNGrams(2, 42), {}, 0, 0, 64, 12, 2, 48, 128, 800),
-    "sort": Part(PrioritySort(4, (8, 8), 6), {}, 0, 0, 32, 12, 4, 48, 128, 2000),
+    "repeat_copy": Part(
+        COPIED, 2000, 64, 12, read_heads=2, by_size=_by_repeats(COPIED, range(1, 9)), taught=4, beyond=6
+    ),
+    "recall": Part(
+        RECALLED, 1000, 64, 12, read_heads=2, by_size=_by_items(RECALLED, range(2, 13)), taught=6, beyond=12
+    ),
+    "n_grams": Part(DynamicNGrams(2, 42), 800, 64, 12, read_heads=2),
+    "sort": Part(PrioritySort(4, (8, 8), 6), 2000, 32, 12, read_heads=4),
 }
 COPIED_LONG, RECALLED_LONG = RepeatCopy(), AssociativeRecall()
-REPEATS, ITEMS = range(1, 21), range(2, 21, 2)
 FULL = {
-    "repeat_copy": Part(COPIED_LONG, _by_repeats(COPIED_LONG, REPEATS), 10, 15, 128, 20, 2, 100, 512, 10_000),
-    "recall": Part(RECALLED_LONG, _by_items(RECALLED_LONG, ITEMS), 6, 20, 128, 20, 4, 256, 256, 10_000),
-    "n_grams": Part(DynamicNGrams(), {}, 0, 0, 128, 20, 1, 100, 128, 10_000),
-    "sort": Part(PrioritySort(), {}, 0, 0, 128, 20, 8, 512, 128, 10_000),
+    "repeat_copy": Part(
+        COPIED_LONG,
+        10_000,
+        slots=128,
+        width=20,
+        read_heads=2,
+        hidden_size=100,
+        control_hidden_size=512,
+        by_size=_by_repeats(COPIED_LONG, range(1, 21)),
+        taught=10,
+        beyond=15,
+    ),
+    "recall": Part(
+        RECALLED_LONG,
+        10_000,
+        slots=128,
+        width=20,
+        read_heads=4,
+        hidden_size=256,
+        control_hidden_size=256,
+        by_size=_by_items(RECALLED_LONG, range(2, 21, 2)),
+        taught=6,
+        beyond=20,
+    ),
+    "n_grams": Part(DynamicNGrams(), 10_000, 128, 20, read_heads=1, hidden_size=100),
+    "sort": Part(PrioritySort(), 10_000, 128, 20, read_heads=8, hidden_size=512),
 }
 
 
