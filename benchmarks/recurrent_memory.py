@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from mnemos.memories import DNC, NTM, Recurrent
 from mnemos.models.compiled_blocks import CompiledBlocks
 from mnemos.models.memory_augmented import MemoryAugmented
-from mnemos.studies.algorithms import teach, turing_machine
+from mnemos.studies.algorithms import teach, with_controller
 from mnemos.studies.ntm import SHORT
 
 BATCH, INPUTS, HIDDEN, HEADS, BLOCK = 16, 16, 64, 4, 10
@@ -97,7 +97,7 @@ def alone(name: str, slots: int, width: int, steps: int) -> None:
 def copying(steps: int = 200) -> float:
     """Training steps a second of the Neural Turing Machine that its study teaches to copy."""
     memory = NTM(SHORT.hidden_size, SHORT.slots, SHORT.width)
-    network = turing_machine(SHORT.task, memory)
+    network = with_controller(SHORT.task, memory)
     start = time.process_time()
     teach(network, SHORT.task, steps, learning_rate=1e-2, seed=0, advance=lambda *_: None)
     return steps / (time.process_time() - start)

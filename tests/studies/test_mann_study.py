@@ -7,6 +7,7 @@ import torch
 
 from mnemos.progress import silent
 from mnemos.studies import mann
+from mnemos.studies.algorithms import teach
 from mnemos.tasks.omniglot import OmniglotEpisodes
 
 FORM = mann.Form(
@@ -46,7 +47,7 @@ def test_all_contestants_are_taught_and_tried(task: OmniglotEpisodes) -> None:
         before = mann._tried(network, task, 50, seed=0)
         assert before["accuracy"].keys() == {"1", "2", "3"}
         assert before == mann._tried(network, task, 50, seed=0)
-        assert mann._taught(network, task, 2, mann.PACES["mann"], 0, silent) > 0
+        assert teach(network, task, 2, **mann.PACES["mann"]._asdict(), clip=1.0, seed=0, advance=silent) > 0
         assert mann._tried(network, task, 50, seed=0) != before
 
 

@@ -5,7 +5,7 @@ import torch
 from mnemos.memories import NTM
 from mnemos.progress import silent
 from mnemos.studies import ntm
-from mnemos.studies.algorithms import Control, teach, tried, turing_machine, weights_over
+from mnemos.studies.algorithms import Control, teach, tried, weights_over, with_controller
 from mnemos.tasks.algorithms import Copy
 
 TASK = Copy(2, (1, 2))
@@ -13,7 +13,7 @@ TASK = Copy(2, (1, 2))
 
 def test_a_network_is_taught_and_tried_on_what_it_has_not_seen() -> None:
     torch.manual_seed(0)
-    machine = turing_machine(TASK, NTM(16, slots=4, width=4))
+    machine = with_controller(TASK, NTM(16, slots=4, width=4))
     error, loss = tried(machine, TASK, 100, seed=0)
     assert (error, loss) == tried(machine, TASK, 100, seed=0)
     assert 0.2 < error < 0.8
@@ -36,7 +36,7 @@ def test_a_network_has_learned_if_it_copies_as_the_form_allows() -> None:
 
 
 def test_the_figure_shows_errors_and_where_the_heads_were() -> None:
-    machine = turing_machine(TASK, NTM(4, slots=3, width=2))
+    machine = with_controller(TASK, NTM(4, slots=3, width=2))
     shown = weights_over(machine, Copy(2, (4, 4)).batch(1, torch.Generator().manual_seed(0)))
     assert len(shown["read_weights"]) == len(shown["write_weights"]) == 9
     assert all(abs(sum(weights) - 1) < 0.01 for weights in shown["write_weights"])

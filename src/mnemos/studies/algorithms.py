@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mnemos.memories.ntm import NTM
 from mnemos.memories.recurrent import Recurrent
+from mnemos.memories.stepped import SteppedMemory
 from mnemos.models.memory_augmented import MemoryAugmented
 from mnemos.progress import Advance
 from mnemos.studies.fit import fit
@@ -36,10 +36,10 @@ class Control(nn.Module):
         return self.output(outputs), state
 
 
-def turing_machine(task: Task, memory: NTM, *, recurrent: bool = False) -> MemoryAugmented:
-    """A memory and its controller: an LSTM, or feed-forward, so that what lasts, lasts in memory alone."""
+def with_controller(task: Task, memory: SteppedMemory) -> MemoryAugmented:
+    """A memory and its controller, which is feed-forward, so that what lasts, lasts in memory alone."""
     seen, told = task.input_size + memory.output_size, memory.input_size
-    controller = Recurrent(seen, told) if recurrent else nn.Sequential(nn.Linear(seen, told), nn.Tanh())
+    controller = nn.Sequential(nn.Linear(seen, told), nn.Tanh())
     return MemoryAugmented(controller, memory, task.output_size, input_size=task.input_size)
 
 
@@ -49,6 +49,7 @@ def teach(
     steps: int,
     *,
     learning_rate: float,
+    clip: float = 10.0,
     inertia: float = 0.999,
     seed: int,
     advance: Advance,
@@ -63,7 +64,7 @@ def teach(
 
     start = time.perf_counter()
     taken = fit(
-        network, loss, steps, learning_rate=learning_rate, clip=10.0, inertia=inertia, advance=advance
+        network, loss, steps, learning_rate=learning_rate, clip=clip, inertia=inertia, advance=advance
     )
     return taken / (time.perf_counter() - start)
 

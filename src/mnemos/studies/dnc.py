@@ -12,14 +12,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mnemos.memories.dnc import DNC
 from mnemos.models.memory_augmented import MemoryAugmented
 from mnemos.ops.allocation import allocation
 from mnemos.ops.linkage import followed, links_after, precedence_after
 from mnemos.progress import Advance, between
-from mnemos.studies.algorithms import draw_weights, weights_over
+from mnemos.studies.algorithms import draw_weights, weights_over, with_controller
 from mnemos.studies.dnc_babi import babi_jointly
 from mnemos.studies.fit import fit
 from mnemos.studies.study import Study, Threshold
@@ -68,9 +68,7 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
 
 
 def _network(task: Task, slots: int, width: int) -> MemoryAugmented:
-    memory = DNC(HIDDEN, slots, width)
-    controller = nn.Sequential(nn.Linear(task.input_size + memory.output_size, HIDDEN), nn.Tanh())
-    return MemoryAugmented(controller, memory, task.output_size, input_size=task.input_size)
+    return with_controller(task, DNC(HIDDEN, slots, width))
 
 
 def _teach(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mnemos.memories.dnc import DNC
 from mnemos.models.memory_augmented import MemoryAugmented
 from mnemos.progress import Advance, between
-from mnemos.studies.algorithms import Control
+from mnemos.studies.algorithms import Control, with_controller
 from mnemos.studies.fit import fit
 from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.graph_questions import GraphTask, ShortestPath, Traversal
@@ -129,9 +129,7 @@ def _lesson(question: str, form: Form) -> Lesson:
 
 def _network(task: GraphTask, form: Form) -> MemoryAugmented:
     memory = DNC(form.hidden_size, form.slots, form.width, read_heads=form.read_heads)
-    seen = task.input_size + memory.output_size
-    controller = nn.Sequential(nn.Linear(seen, form.hidden_size), nn.Tanh())
-    return MemoryAugmented(controller, memory, task.output_size, input_size=task.input_size)
+    return with_controller(task, memory)
 
 
 def _taught(
@@ -229,7 +227,7 @@ def draw(measured: Mapping[str, Any]) -> "Drawing":
     """Right ways by their length, and what was read of each edge while a way was answered."""
     from mnemos.report.drawing import FAINT, TUNED, WITH, WITHOUT, curve, drawing
 
-    told, weights = measured["edges_told"], measured["read_weights"]
+    told, way, weights = measured["edges_told"], measured["way"], measured["read_weights"]
     looks = (
         ("lstm", WITHOUT, "LSTM", 0),
         ("dnc_in_london", TUNED, "London", -10),  # often where the other ends
@@ -244,15 +242,13 @@ def draw(measured: Mapping[str, Any]) -> "Drawing":
             axes.set_xticks([int(length) for length in right])
             axes.set_xlabel("edges of a way")
             axes.set_title(question.replace("_", " "))
-        following.axvline(len(measured["way"]), color=FAINT, linewidth=1.2)
+        following.axvline(len(way), color=FAINT, linewidth=1.2)
         following.set_ylabel("right ways, %")
         reading.imshow(weights, aspect="auto", cmap="Blues", vmin=0, interpolation="nearest")
-        for step, edge in enumerate(measured["way"]):
+        for step, edge in enumerate(way):
             reading.plot(step, edge, marker="s", markersize=9, markerfacecolor="none", markeredgecolor=TUNED)
         reading.set_yticks(range(len(told)), told, fontsize=6)
-        reading.set_xticks(
-            range(len(measured["way"])), [str(step + 1) for step in range(len(measured["way"]))]
-        )
+        reading.set_xticks(range(len(way)), [str(step + 1) for step in range(len(way))])
         reading.grid(visible=False)
         reading.set_xlabel("answer")
         reading.set_title("read weights")

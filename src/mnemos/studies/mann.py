@@ -10,7 +10,6 @@ knows that is right once in five times with the first character, and every time 
 at the first instance is what goes beyond the names that were left.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, final
@@ -25,6 +24,7 @@ from mnemos.memories.recurrent import Recurrent
 from mnemos.models.memory_augmented import MemoryAugmented
 from mnemos.models.networks import Readout
 from mnemos.progress import Advance, between
+from mnemos.studies.algorithms import ROWS, TOGETHER, teach
 from mnemos.studies.fit import fit
 from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.omniglot import OmniglotEpisodes, instances, omniglot_episodes
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 FEATURES = 32  # of a drawing
-ROWS = 16  # episodes of a training step
-TOGETHER = 50  # episodes that are tried at once
 LONGER = 3  # times as many episodes for an LSTM that is to show whether it only learns more slowly
 
 
@@ -137,7 +135,8 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
     for name, network in networks.items():
         steps = form.steps * (LONGER if name == "lstm_longer" else 1)
         here = between(advance, start, ends[name])
-        rate = _taught(network, task, steps, PACES.get(name, PACES["others"]), seed, here)
+        pace = PACES.get(name, PACES["others"])
+        rate = teach(network, task, steps, **pace._asdict(), clip=1.0, seed=seed, advance=here)
         start = ends[name]
         found[name] = _tried(network, task.unseen(), form.tried, seed)
         found[name] |= {"episodes": ROWS * steps, "steps_per_second": rate}
@@ -152,21 +151,6 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
         "contestants": found,
         **_shown(networks["mann"], task.unseen(), seed),
     }
-
-
-def _taught(
-    network: nn.Module, task: OmniglotEpisodes, steps: int, pace: Pace, seed: int, advance: Advance
-) -> float:
-    """Trains a network, on the same episodes as every other, and returns its steps in a second."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def loss(step: int) -> Tensor:
-        batch = task.batch(ROWS, generator)
-        return task.loss(network(batch.inputs)[0], batch)
-
-    start = time.perf_counter()
-    fit(network, loss, steps, learning_rate=pace.learning_rate, inertia=pace.inertia, advance=advance)
-    return steps / (time.perf_counter() - start)
 
 
 @torch.no_grad()

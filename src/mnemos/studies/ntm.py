@@ -16,7 +16,7 @@ import torch
 
 from mnemos.memories.ntm import NTM
 from mnemos.progress import Advance, between
-from mnemos.studies.algorithms import Control, draw_weights, teach, tried, turing_machine, weights_over
+from mnemos.studies.algorithms import Control, draw_weights, teach, tried, weights_over, with_controller
 from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.algorithms import Copy
 
@@ -55,7 +55,7 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
         start, one = 100 * seed + number, 1 / NETWORKS
         here = between(advance, number * one, (number + 0.8) * one)
         torch.manual_seed(start)
-        machine = turing_machine(form.task, NTM(form.hidden_size, form.slots, form.width))
+        machine = with_controller(form.task, NTM(form.hidden_size, form.slots, form.width))
         rates.append(teach(machine, form.task, form.steps, learning_rate=1e-2, seed=start, advance=here))
         machines.append(_errors(machine, form, start))
         bits.append(tried(machine, form.task, 200, start)[1] / math.log(2))

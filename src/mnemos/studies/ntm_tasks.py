@@ -21,7 +21,7 @@ from torch.nn import functional
 from mnemos.memories.ntm import NTM
 from mnemos.models.memory_augmented import MemoryAugmented
 from mnemos.progress import Advance, between
-from mnemos.studies.algorithms import Control, draw_weights, teach, turing_machine, weights_over
+from mnemos.studies.algorithms import Control, draw_weights, teach, weights_over, with_controller
 from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.algorithms import DynamicNGrams, PrioritySort, RepeatCopy
 from mnemos.tasks.recall import AssociativeRecall
@@ -151,7 +151,7 @@ def _taught(part: Part, seed: int, advance: Advance) -> tuple[MemoryAugmented, C
     """A network with a memory, and its control after as many sequences."""
     torch.manual_seed(seed)
     memory = NTM(part.hidden_size, part.slots, part.width, read_heads=part.read_heads)
-    machine, control = turing_machine(part.task, memory), Control(part.task, part.control_hidden_size)
+    machine, control = with_controller(part.task, memory), Control(part.task, part.control_hidden_size)
     for network, rate, inertia, here in (
         (machine, 1e-2, 0.99, between(advance, 0.0, 0.8)),
         (control, 3e-3, 0.999, between(advance, 0.8, 1.0)),
