@@ -15,6 +15,7 @@ from mnemos.memories import (
     ProductKey,
     Recurrent,
     SegmentAttention,
+    ShortConvolution,
     SparseDistributed,
 )
 from mnemos.memories.base import AddressableMemory, Memory, Reading
@@ -60,6 +61,7 @@ __all__ = [
     "Records",
     "Recurrent",
     "SegmentAttention",
+    "ShortConvolution",
     "SnapshotError",
     "SparseDistributed",
     "Store",

@@ -23,6 +23,7 @@ from mnemos.memories.recurrent import GRUState, LSTMState, Recurrent, RNNState
 from mnemos.memories.sam import SAM, SAMState
 from mnemos.memories.sdnc import SDNC, SDNCState
 from mnemos.memories.segment_attention import SegmentAttention, SegmentAttentionState
+from mnemos.memories.short_convolution import ShortConvolution, ShortConvolutionState
 from mnemos.memories.sparse_distributed import SparseDistributed, SparseDistributedState
 from mnemos.memories.stepped import SteppedMemory
 from mnemos.memories.value_table import StoredValues, Values, ValueTable
@@ -71,6 +72,8 @@ __all__ = [
     "SDNCState",
     "SegmentAttention",
     "SegmentAttentionState",
+    "ShortConvolution",
+    "ShortConvolutionState",
     "SiluGate",
     "SparseDistributed",
     "SparseDistributedState",

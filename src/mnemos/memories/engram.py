@@ -15,6 +15,7 @@ from torch.nn import functional
 from mnemos.memories.base import Memory, check_sizes
 from mnemos.memories.mapped_table import MappedTable
 from mnemos.ops.ngram import ABSENT, ngram_rows, primes_from
+from mnemos.ops.windows import windows
 from mnemos.tree import reset_rows, where_rows
 
 
@@ -164,17 +165,17 @@ class Engram(Memory):
             return self._loop(inputs, tokens, state, real, fresh)
         moved = None if mask is None else real
         document = fresh.cumsum(1)
-        suffixes, said = _windows(state.tokens, tokens, ABSENT, document, moved, self.history + 1, 1)
+        suffixes, said = windows(state.tokens, tokens, ABSENT, document, moved, self.history + 1, 1)
         gated = torch.where(real.unsqueeze(2), self._gated(inputs, suffixes), 0)
         normed = self.value_norm(gated).to(state.values.dtype)
-        seen, values = _windows(state.values, normed, 0, document, moved, self.kernel_size, self.dilation)
+        seen, values = windows(state.values, normed, 0, document, moved, self.kernel_size, self.dilation)
         outputs = gated + functional.silu((seen * self.taps.mT).sum(3))
         return torch.where(real.unsqueeze(2), outputs, 0), EngramState(said, values)
 
     def rows(self, tokens: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time found"]:
         """The rows of the table that a text reads from its beginning: to fetch them early, or to count."""
         said = self.initial_state(len(tokens)).tokens
-        suffixes, _ = _windows(said, tokens, ABSENT, torch.zeros_like(tokens), None, self.history + 1, 1)
+        suffixes, _ = windows(said, tokens, ABSENT, torch.zeros_like(tokens), None, self.history + 1, 1)
         return self._find(suffixes)
 
     def _find(self, suffixes: Int[Tensor, "batch time history"]) -> Int[Tensor, "batch time found"]:
@@ -205,52 +206,3 @@ class Engram(Memory):
             outputs.append((gated.squeeze(1) + functional.silu(mixed)) * is_real.unsqueeze(1))
             state = where_rows(is_real, EngramState(said[:, 1:], values[:, 1:]), state)
         return torch.stack(outputs, dim=1) if outputs else inputs, state
-
-
-def _windows(
-    history: Tensor,
-    steps: Tensor,
-    nothing: int,
-    document: Int[Tensor, "batch time"],
-    real: Bool[Tensor, "batch time"] | None,
-    count: int,
-    apart: int,
-) -> tuple[Tensor, Tensor]:
-    """What every step sees of its document: itself and the real steps before it, `apart` from each other.
-
-    Args:
-        history: the steps before, (batch, (count - 1) * apart, ...), which belong to document 0.
-        steps: (batch, time, ...).
-        nothing: what is seen where the document had not begun.
-        real: None where all steps are.
-
-    Returns:
-        (batch, time, ..., count), newest first, undefined at masked steps; the history after the last step.
-    """
-    time, length = document.shape[1], history.shape[1]
-    joined = torch.cat([history, steps], dim=1)
-    document = functional.pad(document, (length, 0))
-    last = document[:, -1:] if document.shape[1] else document
-    place = None
-    if real is not None:  # real steps are moved together behind the history, masked ones before it
-        order = functional.pad(real, (length, 0), value=True).byte().argsort(dim=1, stable=True)
-        joined, document = _pick(joined, order), document.gather(1, order)
-        place = (real.cumsum(1) + time - 1 - real.sum(1, keepdim=True)).clamp_min(0)
-    starts = [length - number * apart for number in range(count)]
-    same = [document[:, start : start + time] == document[:, length:] for start in starts]
-    seen = [
-        _where(here, joined[:, start : start + time], nothing)
-        for start, here in zip(starts, same, strict=True)
-    ]
-    windows = torch.stack(seen, dim=-1)
-    windows = windows if place is None else _pick(windows, place)
-    return windows, _where(document[:, time:] == last, joined[:, time:], nothing)
-
-
-def _where(condition: Bool[Tensor, "batch time"], x: Tensor, nothing: int) -> Tensor:
-    return torch.where(condition.view(*condition.shape, *[1] * (x.dim() - 2)), x, nothing)
-
-
-def _pick(x: Tensor, order: Int[Tensor, "batch time"]) -> Tensor:
-    """The steps `order` of each row."""
-    return x.gather(1, order.view(*order.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:]))

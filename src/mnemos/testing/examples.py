@@ -24,6 +24,7 @@ from mnemos.memories import (
     ProductKey,
     Recurrent,
     SegmentAttention,
+    ShortConvolution,
     SiluGate,
     SparseDistributed,
 )
@@ -86,6 +87,7 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "SDNC": lambda: SDNC(4, slots=7, width=3, top_k=3, links=2),
         "SDNC/several_heads": lambda: SDNC(3, slots=4, width=2, heads=2, top_k=2, links=9),
         "SegmentAttention": lambda: SegmentAttention(4, 5, window=3, heads=2),
+        "ShortConvolution": lambda: ShortConvolution(3, kernel_size=4),
         "SparseDistributed": lambda: SparseDistributed(6, locations=20, radius=2, counter_bits=3),
         "SparseDistributed/pairs": lambda: SparseDistributed(6, 3, locations=20, radius=2, counter_bits=9),
     }
