@@ -23,10 +23,13 @@ TASKS = (
     "copy",
     "dynamic-n-grams",
     "graph-traversal",
+    "induction-heads",
     "key-value-recall",
+    "mqar",
     "omniglot",
     "priority-sort",
     "repeat-copy",
+    "selective-copying",
     "shortest-path",
 )
 

@@ -30,10 +30,13 @@ TASKS = {
     "copy": ("algorithms", "Copy"),
     "dynamic-n-grams": ("algorithms", "DynamicNGrams"),
     "graph-traversal": ("graph_questions", "graph_traversal"),
+    "induction-heads": ("selective", "InductionHeads"),
     "key-value-recall": ("recall", "KeyValueRecall"),
+    "mqar": ("multi_query_recall", "MultiQueryRecall"),
     "omniglot": ("omniglot", "omniglot_episodes"),
     "priority-sort": ("algorithms", "PrioritySort"),
     "repeat-copy": ("algorithms", "RepeatCopy"),
+    "selective-copying": ("selective", "SelectiveCopying"),
     "shortest-path": ("graph_questions", "shortest_path"),
 }
 

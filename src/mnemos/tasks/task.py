@@ -12,7 +12,7 @@ from torch.nn import functional
 class Batch(NamedTuple):
     """Sequences of several lengths, padded on the right."""
 
-    inputs: Float[Tensor, "batch time input"]
+    inputs: Float[Tensor, "batch time input"] | Int[Tensor, "batch time"]  # the latter of `TokenTask.tokens`
     targets: Float[Tensor, "batch time output"] | Int[Tensor, "batch time"]
     scored: Bool[Tensor, "batch time"]  # steps whose outputs count
     real: Bool[Tensor, "batch time"]  # false where there is only padding: the mask of `Memory.forward`
@@ -74,3 +74,30 @@ class ClassTask(Task):
         """The share of wrong answers."""
         wrong = outputs[batch.scored].argmax(-1) != batch.targets[batch.scored]
         return wrong.double().mean().item()
+
+
+class TokenTask(ClassTask):
+    """A task over tokens, which are also the answers.
+
+    `batch` has them one-hot, for a network of vectors, whose first linear map is then their embedding;
+    `tokens` gives the same sequences as they are, for a network that has an embedding. Losses and errors
+    take either.
+    """
+
+    vocabulary: int
+
+    @property
+    def input_size(self) -> int:
+        return self.vocabulary
+
+    @property
+    def output_size(self) -> int:
+        return self.vocabulary
+
+    @abstractmethod
+    def tokens(self, rows: int, generator: torch.Generator) -> Batch:
+        """That many new sequences, whose inputs are tokens from 0 to `vocabulary` - 1, (batch, time)."""
+
+    def batch(self, rows: int, generator: torch.Generator) -> Batch:
+        batch = self.tokens(rows, generator)
+        return batch._replace(inputs=functional.one_hot(batch.inputs, self.vocabulary).float())
