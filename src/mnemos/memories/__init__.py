@@ -1,6 +1,7 @@
 """The memories: one published system per file."""
 
 from mnemos.memories.base import AddressableMemory, Memory, Reading
+from mnemos.memories.compressive import CompressiveMemory, CompressiveState
 from mnemos.memories.continuous_sparse_distributed import (
     ContinuousSparseDistributed,
     ContinuousSparseDistributedState,
@@ -35,6 +36,8 @@ __all__ = [
     "SAM",
     "SDNC",
     "AddressableMemory",
+    "CompressiveMemory",
+    "CompressiveState",
     "ContinuousSparseDistributed",
     "ContinuousSparseDistributedState",
     "DNCState",

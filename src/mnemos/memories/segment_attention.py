@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mnemos.memories.base import Memory, check_sizes
+from mnemos.ops.documents import pick
 from mnemos.ops.relative_attention import relative_attention, relative_attention_naive, sinusoids
 
 
@@ -92,8 +93,8 @@ class SegmentAttention(Memory):
             # Real steps are moved together at the end, so that distances count them alone, and back.
             order = filled.byte().argsort(dim=1, stable=True)
             place = order.argsort(dim=1)[:, self.window :] - self.window  # of the real steps: never below 0
-            seen, document = _pick(seen, order), document.gather(1, order)
-            outputs = _pick(self._attend(seen, document), place.clamp_min(0))
+            seen, document = pick(seen, order), document.gather(1, order)
+            outputs = pick(self._attend(seen, document), place.clamp_min(0))
         outputs = torch.where(real.unsqueeze(-1), self.output(outputs), 0)
         kept = document[:, inputs.shape[1] :] == fresh.sum(1, keepdim=True)
         carried = torch.where(kept.unsqueeze(-1), seen[:, inputs.shape[1] :], 0)
@@ -117,8 +118,3 @@ class SegmentAttention(Memory):
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, self.key_size))
-
-
-def _pick(x: Tensor, order: Int[Tensor, "batch time"]) -> Tensor:
-    """The steps `order` of each row."""
-    return x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.shape[2]))

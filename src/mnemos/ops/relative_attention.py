@@ -54,7 +54,7 @@ def relative_attention_naive(
     scores = scores + torch.einsum("bthk,tshk->bhts", queries + position_bias, positions)
     near = (distance >= 0) & (distance < reach)
     visible = near & (document[:, seen - time :, None] == document[:, None]) & (document[:, None] >= 0)
-    weights = _softmax(scores * keys.shape[-1] ** -0.5, visible.unsqueeze(1))
+    weights = masked_softmax(scores * keys.shape[-1] ** -0.5, visible.unsqueeze(1))
     outputs = torch.einsum("bhts,bshw->bthw", weights, values)
     return torch.where((document[:, seen - time :] >= 0)[:, :, None, None], outputs, 0)
 
@@ -84,18 +84,54 @@ def relative_attention(
     # Each block of queries sees the window before it and itself: all blocks are alike.
     block = min(time, max(window, SMALLEST_BLOCK))
     padding = -time % block
-    queries = functional.pad(queries * keys.shape[-1] ** -0.5, (0, 0, 0, 0, 0, padding))
+    queries = functional.pad(queries, (0, 0, 0, 0, 0, padding))
     queries = queries.unflatten(1, (-1, block)).transpose(2, 3)  # (batch, blocks, heads, steps, keys)
     keys, values = (  # (batch, blocks, heads, keys, seen)
         functional.pad(x, (0, 0, 0, 0, 0, padding)).unfold(1, window + block, block) for x in (keys, values)
     )
-    scale = distances.shape[-1] ** -0.5
-    content = (queries + (content_bias * scale).unsqueeze(1)) @ keys
-    position = (queries + (position_bias * scale).unsqueeze(1)) @ distances.flip(0).permute(1, 2, 0)
+    scores = relative_scores(queries, keys, distances, content_bias, position_bias)
     visible = _visible(functional.pad(document, (0, padding), value=-1), window, block)
-    outputs = _softmax(content + _shift(position), visible.unsqueeze(2)) @ values.mT
+    outputs = masked_softmax(scores, visible.unsqueeze(2)) @ values.mT
     outputs = outputs.transpose(2, 3).flatten(1, 2)[:, :time]
     return torch.where((document[:, window:] >= 0)[:, :, None, None], outputs, 0)
+
+
+def relative_scores(
+    queries: Float[Tensor, "*batch heads steps keys"],
+    keys: Float[Tensor, "*batch heads keys seen"],
+    distances: Float[Tensor, "reach heads keys"],
+    content_bias: Float[Tensor, "heads keys"],
+    position_bias: Float[Tensor, "heads keys"],
+) -> Float[Tensor, "*batch heads steps seen"]:
+    """The scores of one block, scaled, by a product of every query with every distance.
+
+    Args:
+        queries: of the last `steps` of the steps seen.
+        keys: of exactly reach - 1 steps before the first query, and of the queries' own.
+        distances: r_d for d = 0 to reach - 1; what lies further back, or ahead, gets a score that means
+            nothing.
+    """
+    scale = queries.shape[-1] ** -0.5
+    queries = queries * scale
+    content = (queries + (content_bias * scale).unsqueeze(1)) @ keys
+    position = (queries + (position_bias * scale).unsqueeze(1)) @ distances.flip(0).permute(1, 2, 0)
+    return content + _shift(position)
+
+
+def relative_scores_at(
+    queries: Float[Tensor, "*batch heads steps keys"],
+    keys: Float[Tensor, "*batch heads keys seen"],
+    distances: Float[Tensor, "reach heads keys"],
+    content_bias: Float[Tensor, "heads keys"],
+    position_bias: Float[Tensor, "heads keys"],
+    distance: Int[Tensor, "*batch steps seen"],
+) -> Float[Tensor, "*batch heads steps seen"]:
+    """The same for keys at any distance: `distance` says which of the rows of `distances` is whose."""
+    scale = queries.shape[-1] ** -0.5
+    queries = queries * scale
+    content = (queries + (content_bias * scale).unsqueeze(1)) @ keys
+    position = (queries + (position_bias * scale).unsqueeze(1)) @ distances.permute(1, 2, 0)
+    return content + position.gather(-1, distance.unsqueeze(-3).expand_as(content))
 
 
 def _shift(scores: Float[Tensor, "*batch steps reach"]) -> Float[Tensor, "*batch steps seen"]:
@@ -120,6 +156,6 @@ def _visible(
     return (distance >= 0) & (distance <= window) & (own == documents) & (documents >= 0)
 
 
-def _softmax(scores: Tensor, visible: Tensor) -> Tensor:
+def masked_softmax(scores: Tensor, visible: Tensor) -> Tensor:
     """Weights over what is visible; where nothing is, some finite weights that the caller discards."""
     return scores.masked_fill(~visible, torch.finfo(scores.dtype).min).softmax(-1)

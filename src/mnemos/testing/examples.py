@@ -11,6 +11,7 @@ from mnemos.memories import (
     NTM,
     SAM,
     SDNC,
+    CompressiveMemory,
     ContinuousSparseDistributed,
     DeltaRule,
     DenseHopfield,
@@ -29,6 +30,7 @@ from mnemos.memories import (
     SparseDistributed,
 )
 from mnemos.memories.base import Memory
+from mnemos.memories.compression import DilatedConvolution, MostUsed
 from mnemos.memories.engram import NGramHash
 from mnemos.memories.linear_associator import delta, pseudo_inverse
 from mnemos.ops import hopfield
@@ -39,6 +41,12 @@ from mnemos.retention import least_often_used, least_recently_used
 def examples() -> dict[str, Callable[[], Memory]]:
     """A constructor of a small instance by class name; variants as "Class/variant"."""
     return {
+        "CompressiveMemory": lambda: CompressiveMemory(
+            4, 5, window=3, compressed=2, compression=DilatedConvolution(4, rate=2, dilations=(1,)), heads=2
+        ),
+        "CompressiveMemory/most_used": lambda: CompressiveMemory(
+            3, window=1, compressed=3, compression=MostUsed(rate=2)
+        ),
         "ContinuousSparseDistributed": lambda: ContinuousSparseDistributed(
             4, locations=9, top_k=3, chunk_size=4
         ),
