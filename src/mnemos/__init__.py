@@ -2,6 +2,7 @@
 
 from mnemos import retention
 from mnemos.memories import (
+    S4D,
     ContinuousSparseDistributed,
     DeltaRule,
     DenseHopfield,
@@ -15,6 +16,7 @@ from mnemos.memories import (
     ProductKey,
     Recurrent,
     SegmentAttention,
+    SelectiveStateSpace,
     ShortConvolution,
     SparseDistributed,
 )
@@ -43,6 +45,7 @@ from mnemos.tree import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "S4D",
     "AddressableMemory",
     "ContinuousSparseDistributed",
     "DeltaRule",
@@ -61,6 +64,7 @@ __all__ = [
     "Records",
     "Recurrent",
     "SegmentAttention",
+    "SelectiveStateSpace",
     "ShortConvolution",
     "SnapshotError",
     "SparseDistributed",

@@ -21,9 +21,11 @@ from mnemos.memories.multi_hop import MultiHop, MultiHopState
 from mnemos.memories.ntm import NTM, NTMState
 from mnemos.memories.product_key import ProductKey, ProductKeyState, SiluGate
 from mnemos.memories.recurrent import GRUState, LSTMState, Recurrent, RNNState
+from mnemos.memories.s4d import S4D, S4DState
 from mnemos.memories.sam import SAM, SAMState
 from mnemos.memories.sdnc import SDNC, SDNCState
 from mnemos.memories.segment_attention import SegmentAttention, SegmentAttentionState
+from mnemos.memories.selective_state_space import SelectiveStateSpace, SelectiveStateSpaceState
 from mnemos.memories.short_convolution import ShortConvolution, ShortConvolutionState
 from mnemos.memories.sparse_distributed import SparseDistributed, SparseDistributedState
 from mnemos.memories.stepped import SteppedMemory
@@ -33,6 +35,7 @@ __all__ = [
     "DNC",
     "MANN",
     "NTM",
+    "S4D",
     "SAM",
     "SDNC",
     "AddressableMemory",
@@ -71,10 +74,13 @@ __all__ = [
     "RNNState",
     "Reading",
     "Recurrent",
+    "S4DState",
     "SAMState",
     "SDNCState",
     "SegmentAttention",
     "SegmentAttentionState",
+    "SelectiveStateSpace",
+    "SelectiveStateSpaceState",
     "ShortConvolution",
     "ShortConvolutionState",
     "SiluGate",

@@ -40,6 +40,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "sam": ("SAM", {}),
     "sdnc": ("SDNC", {}),
     "delta-rule": ("DeltaRule", {"heads": 4, "key_size": 16, "value_size": 16}),
+    "s4d": ("S4D", {}),
+    "selective-state-space": ("SelectiveStateSpace", {}),
     "segment-attention": ("SegmentAttention", {"window": 64, "heads": 4}),
 }
 

@@ -9,6 +9,7 @@ from mnemos.memories import (
     DNC,
     MANN,
     NTM,
+    S4D,
     SAM,
     SDNC,
     CompressiveMemory,
@@ -25,6 +26,7 @@ from mnemos.memories import (
     ProductKey,
     Recurrent,
     SegmentAttention,
+    SelectiveStateSpace,
     ShortConvolution,
     SiluGate,
     SparseDistributed,
@@ -35,6 +37,7 @@ from mnemos.memories.engram import NGramHash
 from mnemos.memories.linear_associator import delta, pseudo_inverse
 from mnemos.ops import hopfield
 from mnemos.ops.ngram import sign_codes
+from mnemos.ops.state_space import bilinear, inverse_poles
 from mnemos.retention import least_often_used, least_recently_used
 
 
@@ -89,12 +92,15 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "Recurrent": lambda: Recurrent(4, 5),
         "Recurrent/gru": lambda: Recurrent(4, 5, cell="gru", longest_dependency=20),
         "Recurrent/rnn": lambda: Recurrent(4, 5, cell="rnn"),
+        "S4D": lambda: S4D(3, 4),
+        "S4D/inverse": lambda: S4D(2, 6, inverse_poles, bilinear),
         "SAM": lambda: SAM(4, slots=7, width=3, heads=2, top_k=3),
         "SAM/indexed": lambda: SAM(3, slots=6, width=3, heads=1, top_k=2, probes=9),
         "SAM/more_heads": lambda: SAM(3, slots=3, width=2, heads=4, top_k=5),
         "SDNC": lambda: SDNC(4, slots=7, width=3, top_k=3, links=2),
         "SDNC/several_heads": lambda: SDNC(3, slots=4, width=2, heads=2, top_k=2, links=9),
         "SegmentAttention": lambda: SegmentAttention(4, 5, window=3, heads=2),
+        "SelectiveStateSpace": lambda: SelectiveStateSpace(3, 2, step_rank=2),
         "ShortConvolution": lambda: ShortConvolution(3, kernel_size=4),
         "SparseDistributed": lambda: SparseDistributed(6, locations=20, radius=2, counter_bits=3),
         "SparseDistributed/pairs": lambda: SparseDistributed(6, 3, locations=20, radius=2, counter_bits=9),

@@ -191,6 +191,9 @@ def compiles(memory: Memory, backend: str = "inductor") -> None:
                 warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
                 warnings.filterwarnings("ignore", ".*Function'> should not be instantiated")
                 warnings.filterwarnings("ignore", ".*torch._prims_common.check. is deprecated", FutureWarning)
+                warnings.filterwarnings(
+                    "ignore", "Torchinductor does not support code generation for complex"
+                )
                 actual = trial(memory, partial(compiled, **steps), inputs, state)
         except torch._dynamo.exc.TorchDynamoException as error:
             if "storage of SparseTensorImpl" not in str(error):
