@@ -37,7 +37,7 @@ def forms(queries: Tensor, keys: Tensor, values: Tensor, strengths: Tensor) -> d
     gated = inspect.unwrap(torch_chunk_gated_delta_rule)  # without the detour to an accelerator's kernel
     start = keys.new_zeros(1, HEADS, SIZE, SIZE)
     gate = torch.zeros_like(strengths)
-    parts = (queries, keys, values, strengths)
+    written, erased = strengths.unsqueeze(-1) * values, strengths.unsqueeze(-1) * keys
 
     def fla(form: Callable[..., tuple[Tensor, Tensor]], **options: int) -> Form:
         # Heads before time, and queries scaled by the root of their size.
@@ -46,7 +46,7 @@ def forms(queries: Tensor, keys: Tensor, values: Tensor, strengths: Tensor) -> d
         )[0].transpose(1, 2)
 
     def ours(chunk_size: int) -> Form:
-        return lambda: delta_rule_chunked(*parts, start, chunk_size=chunk_size)[0]
+        return lambda: delta_rule_chunked(queries, keys, written, erased, start, chunk_size=chunk_size)[0]
 
     return {
         "mnemos, chunks of 32": ours(32),

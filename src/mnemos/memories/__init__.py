@@ -1,19 +1,24 @@
 """The memories: one published system per file."""
 
-from mnemos.memories.base import AddressableMemory, Memory, Reading
+from mnemos.memories.base import AddressableMemory, Memory, Projection, Reading
 from mnemos.memories.compressive import CompressiveMemory, CompressiveState
 from mnemos.memories.continuous_sparse_distributed import (
     ContinuousSparseDistributed,
     ContinuousSparseDistributedState,
 )
-from mnemos.memories.delta_rule import DeltaRule, DeltaRuleState
+from mnemos.memories.delta_rule import DeltaRule
 from mnemos.memories.dense_hopfield import DenseHopfield, DenseHopfieldState
 from mnemos.memories.dnc import DNC, DNCState
 from mnemos.memories.engram import Engram, EngramState, NGramHash
 from mnemos.memories.entity import EntNet, EntNetState
+from mnemos.memories.fast_weights import FastWeights, FastWeightState, FeatureMap
+from mnemos.memories.gated_delta import GatedDelta
+from mnemos.memories.gated_delta_2 import GatedDelta2
 from mnemos.memories.hopfield import Hopfield, HopfieldState
 from mnemos.memories.key_value import KeyValue, KeyValueState
+from mnemos.memories.kimi_delta import KimiDelta
 from mnemos.memories.linear_associator import LinearAssociator, LinearAssociatorState
+from mnemos.memories.linear_attention import LinearAttention
 from mnemos.memories.mann import MANN, MANNState
 from mnemos.memories.mapped_table import MappedTable
 from mnemos.memories.modern_hopfield import ModernHopfield, ModernHopfieldState
@@ -45,21 +50,27 @@ __all__ = [
     "ContinuousSparseDistributedState",
     "DNCState",
     "DeltaRule",
-    "DeltaRuleState",
     "DenseHopfield",
     "DenseHopfieldState",
     "Engram",
     "EngramState",
     "EntNet",
     "EntNetState",
+    "FastWeightState",
+    "FastWeights",
+    "FeatureMap",
     "GRUState",
+    "GatedDelta",
+    "GatedDelta2",
     "Hopfield",
     "HopfieldState",
     "KeyValue",
     "KeyValueState",
+    "KimiDelta",
     "LSTMState",
     "LinearAssociator",
     "LinearAssociatorState",
+    "LinearAttention",
     "MANNState",
     "MappedTable",
     "Memory",
@@ -71,6 +82,7 @@ __all__ = [
     "NTMState",
     "ProductKey",
     "ProductKeyState",
+    "Projection",
     "RNNState",
     "Reading",
     "Recurrent",

@@ -2,6 +2,8 @@
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +19,15 @@ class Reading(NamedTuple):
     values: Float[Tensor, "batch time width"]
     weights: Float[Tensor, "batch time found"]  # how much each slot counted
     slots: Int[Tensor, "batch time found"]  # which slots answered; -1 where fewer were found
+
+
+class Projection(NamedTuple):
+    """What an addressable memory asks and writes for each input."""
+
+    queries: Float[Tensor, "batch time keys"]
+    keys: Float[Tensor, "batch time keys"]
+    values: Float[Tensor, "batch time width"]
+    gates: Mapping[str, Tensor] = MappingProxyType({})  # how a pair is written: further arguments of `write`
 
 
 class Memory(nn.Module, ABC):
@@ -116,10 +127,10 @@ class AddressableMemory(Memory):
     `forward` reads each input with what was known before it, then writes it. Writes of one call
     happen in the order of time. One step of `forward` is, in public calls:
 
-        queries, keys, values, strength = memory.project(inputs)
+        queries, keys, values, gates = memory.project(inputs)
         reading = memory.read(state, queries)
         outputs = memory.emit(reading.values)
-        state = memory.write(memory.touch(state, reading), keys, values, strength=strength)
+        state = memory.write(memory.touch(state, reading), keys, values, **gates)
 
     `project`, `emit` and `touch` are the identity here; a memory with learned projections, or one that
     counts its reads, has its own. So has a memory with a faster `forward` than this one, step by step.
@@ -138,28 +149,18 @@ class AddressableMemory(Memory):
         outputs, initial = [], self.initial_state(1)
         for step, known, starts in zip(inputs.unbind(1), real.unbind(1), fresh.unbind(1), strict=True):
             state = state if reset is None else reset_rows(state, starts, initial)
-            queries, keys, values, strength = self.project(step.unsqueeze(1))
+            queries, keys, values, gates = self.project(step.unsqueeze(1))
             reading = self.read(state, queries)
             outputs.append(self.emit(reading.values))
-            after = self.write(self.touch(state, reading), keys, values, strength=strength)
+            after = self.write(self.touch(state, reading), keys, values, **gates)
             state = after if mask is None else where_rows(known, after, state)
         if not outputs:
             return inputs.new_zeros(*inputs.shape[:2], self.output_size), state
         return torch.cat(outputs, dim=1).masked_fill(~real.unsqueeze(-1), 0), state
 
-    def project(
-        self, inputs: Float[Tensor, "batch time input"]
-    ) -> tuple[
-        Float[Tensor, "batch time keys"],
-        Float[Tensor, "batch time keys"],
-        Float[Tensor, "batch time width"],
-        Float[Tensor, "batch time *heads"] | None,
-    ]:
-        """What `forward` asks and writes for each input: (queries, keys, values, strength).
-
-        A memory of several heads may have one strength for each; its `write` takes both.
-        """
-        return inputs, inputs, inputs, None
+    def project(self, inputs: Float[Tensor, "batch time input"]) -> Projection:
+        """What `forward` asks and writes for each input."""
+        return Projection(inputs, inputs, inputs)
 
     def emit(self, values: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time output"]:
         """The outputs of `forward` for the values that it read."""

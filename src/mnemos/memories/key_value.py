@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnemos.memories.base import AddressableMemory, Reading, check_sizes
+from mnemos.memories.base import AddressableMemory, Projection, Reading, check_sizes
 from mnemos.retention.policy import Policy, Usage
 from mnemos.tree import detach, map_tensors, reset_rows
 
@@ -91,15 +91,8 @@ class KeyValue(AddressableMemory):
             clock=new(batch_size, dtype=torch.int64),
         )
 
-    def project(
-        self, inputs: Float[Tensor, "batch time input"]
-    ) -> tuple[
-        Float[Tensor, "batch time keys"],
-        Float[Tensor, "batch time keys"],
-        Float[Tensor, "batch time width"],
-        None,
-    ]:
-        return self.to_query(inputs), self.to_key(inputs), self.to_value(inputs), None
+    def project(self, inputs: Float[Tensor, "batch time input"]) -> Projection:
+        return Projection(self.to_query(inputs), self.to_key(inputs), self.to_value(inputs))
 
     def forward(
         self,

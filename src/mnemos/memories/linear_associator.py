@@ -215,11 +215,10 @@ def _delta_step(
 def _delta_together(
     queries: Tensor, keys: Tensor, values: Tensor, strengths: Tensor, weights: Tensor, reset: Tensor
 ) -> tuple[Tensor, Tensor]:
-    queries, keys, values, strengths = (
-        x.unsqueeze(2) for x in (queries, keys, values, strengths)
-    )  # one head
+    written, erased = strengths.unsqueeze(2) * values, strengths.unsqueeze(2) * keys
+    queries, keys, written, erased = (x.unsqueeze(2) for x in (queries, keys, written, erased))  # one head
     read, weights = delta_rule_chunked(
-        queries, keys, values, strengths, weights.unsqueeze(1), reset, read_first=True
+        queries, keys, written, erased, weights.unsqueeze(1), reset=reset, read_first=True
     )
     return read.squeeze(2), weights.squeeze(1)
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnemos.memories.base import AddressableMemory, Reading, check_sizes
+from mnemos.memories.base import AddressableMemory, Projection, Reading, check_sizes
 from mnemos.ops import ring
 
 
@@ -114,17 +114,10 @@ class MultiHop(AddressableMemory):
         clock = self._origin.new_zeros(batch_size, dtype=torch.int64)
         return MultiHopState(*self._parted(slots), clock)
 
-    def project(
-        self, inputs: Float[Tensor, "batch time input"]
-    ) -> tuple[
-        Float[Tensor, "batch time keys"],
-        Float[Tensor, "batch time keys"],
-        Float[Tensor, "batch time width"],
-        None,
-    ]:
+    def project(self, inputs: Float[Tensor, "batch time input"]) -> Projection:
         """A record's key is its question."""
         keys, values = self._parted(inputs)
-        return keys, keys, values, None
+        return Projection(keys, keys, values)
 
     def write(
         self,

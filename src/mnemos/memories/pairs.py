@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from mnemos.memories.base import AddressableMemory, check_sizes
+from mnemos.memories.base import AddressableMemory, Projection, check_sizes
 
 
 class PairMemory(AddressableMemory):
@@ -24,14 +24,7 @@ class PairMemory(AddressableMemory):
         self.input_size = key_size if value_size is None else key_size + value_size
         self.output_size = key_size if value_size is None else value_size
 
-    def project(
-        self, inputs: Float[Tensor, "batch time input"]
-    ) -> tuple[
-        Float[Tensor, "batch time keys"],
-        Float[Tensor, "batch time keys"],
-        Float[Tensor, "batch time width"],
-        None,
-    ]:
+    def project(self, inputs: Float[Tensor, "batch time input"]) -> Projection:
         """The input as key and value, or its two parts."""
         keys, values = inputs[..., : self.key_size], inputs[..., -self.output_size :]
-        return keys, keys, values, None
+        return Projection(keys, keys, values)

@@ -39,9 +39,13 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "mann": ("MANN", {}),
     "sam": ("SAM", {}),
     "sdnc": ("SDNC", {}),
+    "linear-attention": ("LinearAttention", {"heads": 4, "key_size": 16, "value_size": 16}),
     "delta-rule": ("DeltaRule", {"heads": 4, "key_size": 16, "value_size": 16}),
     "s4d": ("S4D", {}),
     "selective-state-space": ("SelectiveStateSpace", {}),
+    "gated-delta": ("GatedDelta", {"heads": 4, "key_size": 16, "value_size": 16}),
+    "kimi-delta": ("KimiDelta", {"heads": 4, "key_size": 16, "value_size": 16}),
+    "gated-delta-2": ("GatedDelta2", {"heads": 4, "key_size": 16, "value_size": 16}),
     "segment-attention": ("SegmentAttention", {"window": 64, "heads": 4}),
 }
 

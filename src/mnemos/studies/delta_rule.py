@@ -1,4 +1,4 @@
-"""The delta rule: associations that are written again, and the chunked form held to the loop.
+"""The delta rule: associations that are written again, and all forms of it held to one another.
 
 Schlag, Irie & Schmidhuber 2021, section 6.1: where keys come back with new values, the delta rule keeps the
 last value and a sum of outer products cannot. Written once, random keys tell the other way round: the sum
@@ -6,15 +6,13 @@ is then the better memory when answers are decoded by their nearest value. The s
 measures that.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mnemos.memories.delta_rule import DeltaRule
+from mnemos.memories import DeltaRule, FastWeights, GatedDelta, GatedDelta2, KimiDelta
 from mnemos.ops.delta_rule import delta_rule_chunked, delta_rule_loop, unit
 from mnemos.progress import Advance
 from mnemos.studies.study import Figure, Study, Threshold
@@ -22,6 +20,7 @@ from mnemos.tasks.association import codebook, random_pairs, rebound, right
 
 SIZE = 64  # d, of keys and values
 CODEBOOK = 512  # values to choose from
+DECAYS = ("undecayed", "by_head", "by_channel")
 ODD_SIZES = [(1, 1, 1, 3, 2, 4), (2, 63, 3, 17, 9, 16), (1, 100, 2, 33, 31, 7), (3, 129, 1, 8, 40, 64)]
 
 
@@ -32,7 +31,8 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
     advance(0.0, "overwriting 32 keys 10 times")
     measured |= _overwrite(repetitions, generator)
     advance(0.5, "the chunked form against the loop")
-    measured |= _forms(generator)
+    torch.manual_seed(seed)  # the layers' weights
+    measured |= _forms(generator) | _reductions(generator)
     measured["repeated_key_error"] = _repeated_key(generator)
     return measured
 
@@ -56,25 +56,77 @@ def _overwrite(repetitions: int, generator: torch.Generator) -> dict[str, float]
 
 def _forms(generator: torch.Generator) -> dict[str, float]:
     """The greatest difference between loop and chunks, of values and of all gradients, resets included."""
-    values = gradients = 0.0
-    for batch, time, heads, keys, width, chunk_size in ODD_SIZES:
-        shapes = [(batch, time, heads, keys)] * 2 + [(batch, time, heads, width), (batch, time, heads)]
-        parts = [torch.randn(shape, generator=generator) for shape in [*shapes, (batch, heads, width, keys)]]
-        parts = [
-            x.requires_grad_()
-            for x in (unit(parts[0]), unit(parts[1]), parts[2], parts[3].sigmoid(), parts[4])
-        ]
-        reset = torch.rand(batch, time, generator=generator) < 0.05
-        forms: list[Callable[..., Any]] = [
-            delta_rule_loop,
-            partial(delta_rule_chunked, chunk_size=chunk_size),
-        ]
-        loop, chunks = (form(*parts, reset) for form in forms)
-        values = max(values, *(_distance(a, b) for a, b in zip(loop, chunks, strict=True)))
-        probes = [torch.randn(out.shape, generator=generator) for out in loop]
-        slopes = [torch.autograd.grad(form, parts, probes) for form in (loop, chunks)]
-        gradients = max(gradients, *(_distance(a, b) for a, b in zip(*slopes, strict=True)))
-    return {"form_difference": values, "form_gradient_difference": gradients}
+    differences: dict[str, float] = {}
+    for decay in DECAYS:
+        values = gradients = 0.0
+        for batch, time, heads, keys, width, chunk_size in ODD_SIZES:
+            parts = _parts(batch, time, heads, keys, width, decay, generator)
+            reset = torch.rand(batch, time, generator=generator) < 0.05
+            loop = delta_rule_loop(**parts, reset=reset)
+            chunks = delta_rule_chunked(**parts, reset=reset, chunk_size=chunk_size)
+            values = max(values, *(_distance(a, b) for a, b in zip(loop, chunks, strict=True)))
+            probes = [torch.randn(out.shape, generator=generator) for out in loop]
+            slopes = [torch.autograd.grad(form, list(parts.values()), probes) for form in (loop, chunks)]
+            gradients = max(gradients, *(_distance(a, b) for a, b in zip(*slopes, strict=True)))
+        differences |= {f"{decay}_difference": values, f"{decay}_gradient_difference": gradients}
+    return differences
+
+
+def _parts(
+    batch: int, time: int, heads: int, keys: int, width: int, decay: str, generator: torch.Generator
+) -> dict[str, Any]:
+    """A problem of the gated delta rule, with a decay for none, each head or each channel."""
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    key, strength = unit(normal(batch, time, heads, keys)), normal(batch, time, heads, 1).sigmoid()
+    parts = {
+        "queries": unit(normal(batch, time, heads, keys)),
+        "keys": key,
+        "written": strength * normal(batch, time, heads, width),
+        "erased": strength * key,
+        "weights": normal(batch, heads, width, keys),
+    }
+    if decay != "undecayed":
+        parts["log_decay"] = -normal(batch, time, heads, 1 if decay == "by_head" else keys).exp()
+    return {name: part.requires_grad_() for name, part in parts.items()}
+
+
+@torch.no_grad()
+def _reductions(generator: torch.Generator) -> dict[str, float]:
+    """How far each layer is from the one that it contains, once its gates are set to be that one's."""
+    heads, size = 2, 16
+    sizes: dict[str, Any] = {"heads": heads, "key_size": size, "value_size": size}
+    rule, gated = DeltaRule(SIZE, **sizes), GatedDelta(SIZE, **sizes)
+    channels, apart = KimiDelta(SIZE, **sizes), GatedDelta2(SIZE, **sizes)
+    inputs = torch.randn(2, 50, SIZE, generator=generator)
+
+    def difference(general: FastWeights, special: FastWeights) -> float:
+        (outputs, state), (expected, last) = general(inputs), special(inputs)
+        return max(_distance(outputs, expected), _distance(state.weights, last.weights))
+
+    def repeated(weights: Tensor) -> Tensor:
+        """Of each head for each channel."""
+        return weights.repeat_interleave(size, dim=0)
+
+    measured = {}
+    shared = {name: weights for name, weights in gated.state_dict().items() if "step" not in name}
+    for layer in (rule, channels, apart):
+        layer.load_state_dict(shared, strict=False)
+    channels.to_step.weight.zero_()[:heads] = gated.step.weight
+    channels.step.weight.copy_(repeated(torch.eye(heads, size)))
+    channels.step.bias.copy_(repeated(gated.step.bias))
+    measured["channels_alike_are_gated"] = difference(channels, gated)
+    apart.step.weight.copy_(repeated(gated.step.weight))
+    apart.step.bias.copy_(repeated(gated.step.bias))
+    for gate in (apart.erase, apart.write_gate):
+        gate.weight.copy_(repeated(gated.strength.weight))
+        gate.bias.copy_(repeated(gated.strength.bias))
+    measured["gates_alike_are_channels"] = difference(apart, channels)
+    gated.log_rate.fill_(-torch.inf)  # a rate of zero
+    measured["gated_that_keeps_all_is_delta"] = difference(gated, rule)
+    return measured
 
 
 def _distance(left: Tensor, right: Tensor) -> float:
@@ -98,8 +150,11 @@ STUDY = Study(
     thresholds={
         "overwrite_delta": Threshold(">=", 0.95),
         "overwrite_hebb": Threshold("<=", 0.2),
-        "form_difference": Threshold("<=", 1e-4),
-        "form_gradient_difference": Threshold("<=", 1e-4),
+        **{f"{decay}_difference": Threshold("<=", 1e-4) for decay in DECAYS},
+        **{f"{decay}_gradient_difference": Threshold("<=", 1e-4) for decay in DECAYS},
+        "channels_alike_are_gated": Threshold("<=", 1e-4),
+        "gates_alike_are_channels": Threshold("<=", 1e-4),
+        "gated_that_keeps_all_is_delta": Threshold("<=", 1e-4),
         "repeated_key_error": Threshold("<=", 1e-5),
     },
     paper=[

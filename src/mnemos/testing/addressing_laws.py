@@ -25,14 +25,14 @@ def addressing(memory: AddressableMemory) -> None:
     outputs, after = ask(memory, inputs, start)
     state, answers = start, []
     for step in inputs.split(1, dim=1):
-        queries, keys, values, strength = memory.project(step)
+        queries, keys, values, gates = memory.project(step)
         reading = memory.read(state, queries)
         answers.append(memory.emit(reading.values))
-        state = memory.write(memory.touch(state, reading), keys, values, strength=strength)
+        state = memory.write(memory.touch(state, reading), keys, values, **gates)
     when = "of project, read, emit, touch and write, step by step, against forward"
     check_close(torch.cat(answers, dim=1), outputs, tolerance(memory), f"outputs {when}")
     check_states(state, after, tolerance(memory), when)
-    queries, keys, values, strength = memory.project(inputs)
+    queries, keys, values, _ = memory.project(inputs)
     _check_written_nothing(memory, start, keys, values)
     _check_order(memory, start, keys, values)
     _check_empty(memory, queries)

@@ -18,9 +18,13 @@ from mnemos.memories import (
     DenseHopfield,
     Engram,
     EntNet,
+    GatedDelta,
+    GatedDelta2,
     Hopfield,
     KeyValue,
+    KimiDelta,
     LinearAssociator,
+    LinearAttention,
     ModernHopfield,
     MultiHop,
     ProductKey,
@@ -34,6 +38,7 @@ from mnemos.memories import (
 from mnemos.memories.base import Memory
 from mnemos.memories.compression import DilatedConvolution, MostUsed
 from mnemos.memories.engram import NGramHash
+from mnemos.memories.fast_weights import dpfp, logistic
 from mnemos.memories.linear_associator import delta, pseudo_inverse
 from mnemos.ops import hopfield
 from mnemos.ops.ngram import sign_codes
@@ -59,6 +64,7 @@ def examples() -> dict[str, Callable[[], Memory]]:
             3, 4, 2, read_heads=1, write_heads=2, masked_content=True, erase_freed=True, sharpen_links=True
         ),
         "DeltaRule": lambda: DeltaRule(4, 5, heads=2, key_size=3, value_size=2, chunk_size=4),
+        "DeltaRule/dpfp": lambda: DeltaRule(3, key_size=2, value_size=3, feature_map=dpfp(2), chunk_size=32),
         "DenseHopfield": lambda: DenseHopfield(3, slots=4, sweeps=2),
         "DenseHopfield/polynomial": lambda: DenseHopfield(
             3, 3, partial(hopfield.polynomial, degree=3), sweeps=1
@@ -66,14 +72,21 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "Engram": lambda: _engram(NGramHash(rows=11, orders=(1, 3), heads=2), kernel_size=3),
         "Engram/sparse": lambda: _engram(NGramHash(rows=5, orders=(2,), heads=3), kernel_size=1, sparse=True),
         "EntNet": lambda: EntNet(3, slots=4),
+        "GatedDelta": lambda: GatedDelta(4, 5, heads=2, key_size=3, value_size=2, chunk_size=4),
+        "GatedDelta2": lambda: GatedDelta2(4, 5, heads=2, key_size=3, value_size=2, chunk_size=8),
         "Hopfield": lambda: Hopfield(4, sweeps=2),
         "Hopfield/pseudo_inverse": lambda: Hopfield(5, hopfield.pseudo_inverse, sweeps=1, decay=0.2),
         "Hopfield/storkey": lambda: Hopfield(4, hopfield.storkey, hopfield.synchronous, sweeps=2),
         "KeyValue": lambda: KeyValue(4, 3, 5, slots=3, policy=least_recently_used()),
         "KeyValue/top_k": lambda: KeyValue(4, 3, 5, slots=6, policy=least_often_used(), top_k=2),
+        "KimiDelta": lambda: KimiDelta(4, 5, heads=2, key_size=3, value_size=2, chunk_size=6),
         "LinearAssociator": lambda: LinearAssociator(4),
         "LinearAssociator/delta": lambda: LinearAssociator(4, 3, delta()),
         "LinearAssociator/pseudo_inverse": lambda: LinearAssociator(4, 3, pseudo_inverse()),
+        "LinearAttention": lambda: LinearAttention(4, 5, heads=2, key_size=3, value_size=2, chunk_size=4),
+        "LinearAttention/schmidhuber": lambda: LinearAttention(
+            3, key_size=3, value_size=2, feature_map=logistic(), normalised=False
+        ),
         "MANN": lambda: MANN(4, slots=5, width=3, heads=2),
         "MANN/more_heads": lambda: MANN(3, slots=2, width=2, heads=3, decay=0.5, writes_keys=True),
         "ModernHopfield": lambda: ModernHopfield(4, slots=3),

@@ -156,9 +156,9 @@ def pure(memory: Memory) -> None:
 
 
 def _use(memory: AddressableMemory, inputs: Tensor, state: Any, mask: Tensor) -> None:
-    queries, keys, values, strength = memory.project(inputs)
+    queries, keys, values, gates = memory.project(inputs)
     memory.touch(state, memory.read(state, queries))
-    memory.write(state, keys, values, strength=strength, mask=mask)
+    memory.write(state, keys, values, mask=mask, **gates)
 
 
 def _check_deterministic(memory: Memory, inputs: Tensor, state: Any) -> None:
