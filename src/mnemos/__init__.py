@@ -1,5 +1,8 @@
 """Long-term memory for neural networks, in PyTorch."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from mnemos import retention
 from mnemos.memories import (
     S4D,
@@ -41,6 +44,11 @@ from mnemos.tree import (
     select_rows,
     to,
 )
+
+if TYPE_CHECKING:
+    from mnemos.models.hugging_face import Attachment as Attachment
+    from mnemos.models.hugging_face import AttentionMemory as AttentionMemory
+    from mnemos.models.hugging_face import attach as attach
 
 __version__ = "0.1.0"
 
@@ -85,3 +93,14 @@ __all__ = [
     "select_rows",
     "to",
 ]
+
+
+# Not in __all__: `from mnemos import *` must work without transformers.
+_HUGGING_FACE = {"Attachment", "AttentionMemory", "attach"}
+
+
+def __getattr__(name: str) -> Any:
+    """What needs transformers, when it is asked for."""
+    if name not in _HUGGING_FACE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("mnemos.models.hugging_face"), name)

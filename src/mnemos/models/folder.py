@@ -23,7 +23,9 @@ def fingerprint(config: Mapping[str, Any], contents: Mapping[str, bytes]) -> str
     return digest.hexdigest()
 
 
-def save_folder(folder: str | Path, config: Mapping[str, Any], contents: Mapping[str, bytes]) -> str:
+def save_folder(
+    folder: str | Path, config: Mapping[str, Any], contents: Mapping[str, bytes], config_name: str = CONFIG
+) -> str:
     """Writes files and their configuration over those that are there; returns the fingerprint.
 
     If the machine stops in between, `load_folder` refuses the folder, and never returns a mixture.
@@ -34,11 +36,13 @@ def save_folder(folder: str | Path, config: Mapping[str, Any], contents: Mapping
     for name, content in contents.items():
         _replace(folder / name, content)
     header = {"format": FORMAT, "fingerprint": found, "model": dict(config)}
-    _replace(folder / CONFIG, (json.dumps(header, indent=2) + "\n").encode())
+    _replace(folder / config_name, (json.dumps(header, indent=2) + "\n").encode())
     return found
 
 
-def load_folder(folder: str | Path, *names: str) -> tuple[dict[str, Any], dict[str, bytes], str]:
+def load_folder(
+    folder: str | Path, *names: str, config_name: str = CONFIG
+) -> tuple[dict[str, Any], dict[str, bytes], str]:
     """What `save_folder` wrote: the configuration, the files of those names, the fingerprint.
 
     Raises:
@@ -46,12 +50,12 @@ def load_folder(folder: str | Path, *names: str) -> tuple[dict[str, Any], dict[s
             than this version of mnemos knows.
     """
     folder = Path(folder)
-    config, *contents = (_content(folder, name) for name in (CONFIG, *names))
+    config, *contents = (_content(folder, name) for name in (config_name, *names))
     try:
         header = json.loads(config)
         written, model, expected = header["format"], header["model"], header["fingerprint"]
     except (ValueError, KeyError, TypeError):
-        raise ModelError(f"{folder}/{CONFIG} is damaged: it is not a model's configuration") from None
+        raise ModelError(f"{folder}/{config_name} is damaged: it is not a model's configuration") from None
     if written > FORMAT:
         raise ModelError(f"{folder} has format {written}, newer than {FORMAT}: update mnemos to open it")
     found = dict(zip(names, contents, strict=True))
