@@ -106,12 +106,18 @@ class FastWeights(AddressableMemory):
         )
         self.input_size, self.output_size = input_size, output_size
         self.heads, self.key_size, self.value_size, self.chunk_size = heads, key_size, value_size, chunk_size
-        self.feature_map = unit_length() if feature_map is None else feature_map
+        self.feature_map = feature_map
+        self.addressing = self.default_map() if feature_map is None else feature_map
         self.naive = False
         self.query = nn.Linear(input_size, heads * key_size, bias=False)
         self.key = nn.Linear(input_size, heads * key_size, bias=False)
         self.value = nn.Linear(input_size, heads * value_size, bias=False)
         self.output = nn.Linear(heads * value_size, output_size, bias=False)
+
+    @staticmethod
+    def default_map() -> FeatureMap:
+        """What `feature_map` None means."""
+        return unit_length()
 
     @abstractmethod
     def gates(self, inputs: Float[Tensor, "batch time input"]) -> dict[str, Tensor]:
@@ -120,7 +126,7 @@ class FastWeights(AddressableMemory):
     def initial_state(self, batch_size: int) -> FastWeightState:
         """Matrices of zeros, which answer zero."""
         dtype = torch.promote_types(self._origin.dtype, torch.float32)
-        shape = (batch_size, self.heads, self._width(), self.key_size * self.feature_map.growth)
+        shape = (batch_size, self.heads, self._width(), self.key_size * self.addressing.growth)
         return FastWeightState(self._origin.new_zeros(shape, dtype=dtype))
 
     def forward(
@@ -139,7 +145,7 @@ class FastWeights(AddressableMemory):
 
     def project(self, inputs: Float[Tensor, "batch time input"]) -> Projection:
         """The slow network: queries, keys, values and gates."""
-        activation = self.feature_map.activation
+        activation = self.addressing.activation
         queries, keys = activation(self.query(inputs)), activation(self.key(inputs))
         return Projection(queries, keys, self.value(inputs), self.gates(inputs))
 
@@ -252,7 +258,7 @@ class FastWeights(AddressableMemory):
         return read, FastWeightState(weights)
 
     def _features(self, x: Tensor) -> Tensor:
-        return self.feature_map.features(x.unflatten(-1, (self.heads, -1)))
+        return self.addressing.features(x.unflatten(-1, (self.heads, -1)))
 
     def _width(self) -> int:
         """Rows of a matrix."""

@@ -41,7 +41,7 @@ class GatedDelta2(FastWeights):
         chunk_size: int = 32,
     ) -> None:
         super().__init__(input_size, output_size, heads, key_size, value_size, feature_map, chunk_size)
-        channels = heads * key_size * self.feature_map.growth
+        channels = heads * key_size * self.addressing.growth
         self.erase = nn.Linear(input_size, channels)  # b before the sigmoid
         self.write_gate = nn.Linear(input_size, heads * value_size)  # w before the sigmoid
         self.step = nn.Linear(input_size, channels)

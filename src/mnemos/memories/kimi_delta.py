@@ -39,7 +39,7 @@ class KimiDelta(FastWeights):
         chunk_size: int = 32,
     ) -> None:
         super().__init__(input_size, output_size, heads, key_size, value_size, feature_map, chunk_size)
-        channels = heads * key_size * self.feature_map.growth
+        channels = heads * key_size * self.addressing.growth
         self.strength = nn.Linear(input_size, heads)  # β before the sigmoid
         self.to_step = nn.Linear(input_size, value_size, bias=False)
         self.step = nn.Linear(value_size, channels)

@@ -46,9 +46,12 @@ class LinearAttention(FastWeights):
         normalised: bool = True,
         chunk_size: int = 32,
     ) -> None:
-        feature_map = positive() if feature_map is None else feature_map
         super().__init__(input_size, output_size, heads, key_size, value_size, feature_map, chunk_size)
         self.normalised = normalised
+
+    @staticmethod
+    def default_map() -> FeatureMap:
+        return positive()
 
     def gates(self, inputs: Float[Tensor, "batch time input"]) -> dict[str, Tensor]:
         """None is learned: every pair counts once."""

@@ -2,7 +2,10 @@
 
 from mnemos.models.checkpoint import LanguageModel, language_model, load_model, save_model
 from mnemos.models.folder import ModelError
+from mnemos.models.generation import generate
 from mnemos.models.hopfield import HopfieldAssociation, HopfieldLookup, HopfieldPooling
+from mnemos.models.hybrid import hybrid
+from mnemos.models.mixer import Mixer, MixerState
 from mnemos.models.mixture import (
     Evidence,
     Mixture,
@@ -37,6 +40,8 @@ __all__ = [
     "HopfieldLookup",
     "HopfieldPooling",
     "LanguageModel",
+    "Mixer",
+    "MixerState",
     "Mixture",
     "ModelError",
     "OtherModelError",
@@ -53,6 +58,8 @@ __all__ = [
     "default_mixture",
     "excerpt",
     "fit_mixture",
+    "generate",
+    "hybrid",
     "language_model",
     "load_mixture",
     "load_model",

@@ -1,5 +1,6 @@
 """A language model as a folder: config.json, model.safetensors and tokenizer.json."""
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,11 +10,13 @@ from safetensors.torch import load, save
 import mnemos.memories
 from mnemos.memories.base import Memory
 from mnemos.models.folder import ModelError, fingerprint, load_folder, save_folder
+from mnemos.models.mixer import Mixer
 from mnemos.models.transformer import RotaryAttention, Transformer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+OF_MODELS: dict[str, type[Memory]] = {"RotaryAttention": RotaryAttention, "Mixer": Mixer}
 WEIGHTS, WORDS = "model.safetensors", "tokenizer.json"
 
 
@@ -63,26 +66,46 @@ def load_model(folder: str | Path) -> LanguageModel:
 
 
 def _contents(model: Transformer, tokenizer: "Tokenizer") -> tuple[dict[str, Any], dict[str, bytes]]:
-    memories = [
-        {"class": type(memory).__name__, "arguments": memory.configuration()} for memory in model.memories
-    ]
     config = {
         "vocabulary_size": model.vocabulary_size,
         "feed_forward": model.feed_forward,
         "context": model.context,
-        "memories": memories,
+        "memories": [_described(memory) for memory in model.memories],
     }
     weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     return config, {WEIGHTS: save(weights), WORDS: tokenizer.to_str().encode()}
 
 
 def _build(config: dict[str, Any]) -> Transformer:
-    memories = [_memory_class(layer["class"])(**layer["arguments"]) for layer in config["memories"]]
+    memories = [_memory(described) for described in config["memories"]]
     return Transformer(config["vocabulary_size"], memories, config["feed_forward"], config["context"])
 
 
-def _memory_class(name: str) -> type[Memory]:
-    found = RotaryAttention if name == "RotaryAttention" else getattr(mnemos.memories, name, None)
+def _described(memory: Memory) -> dict[str, Any]:
+    """A memory's class and arguments, among which may be another memory.
+
+    Functions that are the defaults are left out; others cannot be written to a configuration.
+    """
+    parameters = inspect.signature(type(memory).__init__).parameters
+    arguments = {}
+    for name, value in memory.configuration().items():
+        if callable(value) and value is parameters[name].default:
+            continue
+        if callable(value) and not isinstance(value, Memory):
+            raise TypeError(f"a model whose {type(memory).__name__} has {name} of its own cannot be saved")
+        arguments[name] = _described(value) if isinstance(value, Memory) else value
+    return {"class": type(memory).__name__, "arguments": arguments}
+
+
+def _memory(described: dict[str, Any]) -> Memory:
+    name = described["class"]
+    found = OF_MODELS.get(name) or getattr(mnemos.memories, name, None)
     if not (isinstance(found, type) and issubclass(found, Memory)):
         raise KeyError(f"this version of mnemos has no memory called {name}")
-    return found
+    arguments = described["arguments"]
+    for name, value in arguments.items():
+        if isinstance(value, dict):
+            arguments[name] = _memory(value)
+        elif isinstance(value, list):  # JSON knows no tuples
+            arguments[name] = tuple(value)
+    return found(**arguments)

@@ -260,5 +260,9 @@ def small_transformer(
 ) -> Transformer:
     """A transformer with rotary attention and a feed-forward width of about 8/3 of its own width."""
     memories = [RotaryAttention(width, heads, window=context) for _ in range(layers)]
-    feed_forward = round(8 * width / 3 / 32) * 32
-    return Transformer(vocabulary_size, memories, feed_forward, context)
+    return Transformer(vocabulary_size, memories, feed_forward_of(width), context)
+
+
+def feed_forward_of(width: int) -> int:
+    """Hidden width of a feed-forward network beside a width: about 8/3 of it, in whole 32s, at least one."""
+    return max(1, round(8 * width / 3 / 32)) * 32
