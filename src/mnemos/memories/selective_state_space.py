@@ -37,7 +37,8 @@ class SelectiveStateSpace(Memory):
     Args:
         input_size: channels of inputs and outputs.
         state_size: N, numbers of a channel.
-        step_rank: of W_Δ; None means input_size / 16, rounded up.
+        step_rank: of W_Δ; None means input_size / 32, rounded up, which is the paper's 1/16 of the width of a
+            model with twice as many channels.
         step_range: where softplus(b_Δ) begins, logarithmically uniform over channels.
     """
 
@@ -49,7 +50,7 @@ class SelectiveStateSpace(Memory):
         step_range: tuple[float, float] = (0.001, 0.1),
     ) -> None:
         super().__init__()
-        step_rank = math.ceil(input_size / 16) if step_rank is None else step_rank
+        step_rank = math.ceil(input_size / 32) if step_rank is None else step_rank
         check_sizes(input_size=input_size, state_size=state_size, step_rank=step_rank)
         check_step_range(step_range)
         self.input_size = self.output_size = input_size

@@ -58,7 +58,7 @@ def selective_scan(
     reset: Bool[Tensor, "batch time"] | None = None,
 ) -> tuple[Float[Tensor, "batch time width"], Float[Tensor, "batch width slots"]]:
     """The same as `selective_scan_loop`; it can be differentiated twice, the second time at full size."""
-    if not inputs.shape[1]:
+    if not inputs.numel():
         return inputs, state
     kept = None if reset is None else (~reset).to(inputs.dtype)
     with torch.autocast(inputs.device.type, enabled=False):
@@ -95,14 +95,26 @@ def _together(rates: Tensor) -> int:
     return max(1, _HELD // (_LONG * rates.numel()))
 
 
+def _room(count: int, rows: list[slice], pieces: list[slice], rates: Tensor) -> Tensor:
+    """Tensors for the largest piece. They are used again and again: memory that is new is slow."""
+    return rates.new_empty(count, rows[0].stop, pieces[0].stop, *rates.shape)
+
+
 def _run(
-    steps: Tensor, driven: Tensor, rates: Tensor, writing: Tensor, kept: Tensor | None, state: Tensor
+    steps: Tensor,
+    driven: Tensor,
+    rates: Tensor,
+    writing: Tensor,
+    kept: Tensor | None,
+    state: Tensor,
+    room: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Decays and states of a piece, (batch, time, width, slots)."""
-    decays = (steps.unsqueeze(3) * rates).exp_()
+    """Decays and states of a piece, (batch, time, width, slots), in the first two tensors of the room."""
+    decays, states, *_ = room[:, : steps.shape[0], : steps.shape[1]].unbind(0)
+    torch.mul(steps.unsqueeze(3), rates, out=decays).exp_()
     if kept is not None:
         decays.mul_(kept[:, :, None, None])
-    states = driven.unsqueeze(3) * writing.unsqueeze(2)
+    torch.mul(driven.unsqueeze(3), writing.unsqueeze(2), out=states)
     for a, h in zip(decays.unbind(1), states.unbind(1), strict=True):
         state = h.addcmul_(a, state)
     return decays, states
@@ -123,14 +135,14 @@ def _scan(
     rows, pieces = _pieces(batch, _together(rates)), _pieces(time, _LONG)
     outputs, last = inputs.new_empty(batch, time, width), torch.empty_like(state)
     starts = state.new_empty(len(pieces), *state.shape)
-    driven = steps * inputs
+    driven, room = steps * inputs, _room(2, rows, pieces, rates)
     for some in rows:
         now = state[some]
         for start, piece in zip(starts, pieces, strict=True):
-            start[some] = now
+            start[some] = now  # a copy: the next piece takes the room of this one
             at = (some, piece)
             keep = None if kept is None else kept[at]
-            _, states = _run(steps[at], driven[at], rates, writing[at], keep, now)
+            _, states = _run(steps[at], driven[at], rates, writing[at], keep, start[some], room)
             outputs[at] = (states @ reading[at].unsqueeze(3)).squeeze(3)
             now = states[:, -1]
         last[some] = now
@@ -151,22 +163,22 @@ def _scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of inputs, steps, rates, writing, reading and the first state."""
     rows, pieces = _pieces(len(inputs), _together(rates)), _pieces(inputs.shape[1], _LONG)
-    driven = steps * inputs
+    driven, room = steps * inputs, _room(3, rows, pieces, rates)
     to_driven, to_steps = inputs.new_empty(inputs.shape), inputs.new_empty(inputs.shape)
     to_writing, to_reading = inputs.new_empty(writing.shape), inputs.new_empty(writing.shape)
     to_rates, to_state = torch.zeros_like(rates), torch.empty_like(to_last)
     for some in rows:
-        later = to_last[some]
+        later = to_last[some].clone()
         for start, piece in reversed(list(zip(starts, pieces, strict=True))):
             at = (some, piece)
             keep = None if kept is None else kept[at]
-            decays, states = _run(steps[at], driven[at], rates, writing[at], keep, start[some])
+            decays, states = _run(steps[at], driven[at], rates, writing[at], keep, start[some], room)
             to_reading[at] = (to_outputs[at].unsqueeze(2) @ states).squeeze(2)
             # In place, from the last step on: of a step's state, then of what came into it from before.
-            totals = to_outputs[at].unsqueeze(3) * reading[at].unsqueeze(2)
+            totals = room[2, : states.shape[0], : states.shape[1]]
+            torch.mul(to_outputs[at].unsqueeze(3), reading[at].unsqueeze(2), out=totals)
             for total, decay in reversed(list(zip(totals.unbind(1), decays.unbind(1), strict=True))):
-                total.add_(later)
-                later = total * decay
+                torch.mul(total.add_(later), decay, out=later)
             to_driven[at] = (totals @ writing[at].unsqueeze(3)).squeeze(3)
             to_writing[at] = (driven[at].unsqueeze(2) @ totals).squeeze(2)
             totals.mul_(decays)
