@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mnemos.memories.base import Memory
+from mnemos.memories.base import Memory, check_sizes
 from mnemos.models.hugging_face import bank, records, saving, surface
 from mnemos.models.hugging_face.attention_memory import AttentionMemory, AttentionPart
 from mnemos.models.hugging_face.bank import Bank
 from mnemos.models.hugging_face.part import Current, Part, Step
 from mnemos.models.hugging_face.residual_memory import ResidualPart
+from mnemos.models.hugging_face.segments import Stream
 from mnemos.stores.base import DEFAULT_NAMESPACE, Store
 from mnemos.tree import to
 
@@ -22,8 +23,9 @@ HANDLE = "mnemos_attachment"  # the attribute of a model that has memories
 
 def attach(
     model: nn.Module,
-    memories: Mapping[int, AttentionMemory | Memory],
+    memories: Mapping[int, AttentionMemory | Memory] | None = None,
     *,
+    segments: int | None = None,
     store: Store | None = None,
     namespace: str = DEFAULT_NAMESPACE,
 ) -> "Attachment":
@@ -38,6 +40,8 @@ def attach(
             peft has wrapped, too.
         memories: by number of the decoder layer, from 0. `AttentionMemory` is attention to past keys and
             values; a `Memory` from the model's hidden size to its hidden size is added after the layer.
+        segments: how many of the last steps `new_cache` and `carry` keep the keys and values of, in every
+            layer: the recurrence of Transformer-XL. None keeps none, only the memories' states.
         store: where what is memorized is kept on disk, and what attention memories begin with. The caller
             opens and closes it.
         namespace: of the records in the store.
@@ -47,7 +51,7 @@ def attach(
         ValueError: a model that has memories already, a layer that is not there, a memory of another size;
             nothing is changed.
     """
-    return Attachment(model, memories, store=store, namespace=namespace)
+    return Attachment(model, memories, segments=segments, store=store, namespace=namespace)
 
 
 class Attachment:
@@ -56,19 +60,26 @@ class Attachment:
     def __init__(
         self,
         model: nn.Module,
-        memories: Mapping[int, AttentionMemory | Memory],
+        memories: Mapping[int, AttentionMemory | Memory] | None = None,
         *,
+        segments: int | None = None,
         store: Store | None = None,
         namespace: str = DEFAULT_NAMESPACE,
     ) -> None:
-        self.model, self.memories, self.store, self.namespace = model, dict(memories), store, namespace
         self.decoder = surface.decoder(model)
+        if not memories and segments is None:
+            raise ValueError("nothing to attach: neither memories nor segments were given")
+        if segments is not None:
+            check_sizes(segments=segments)
+        self.model, self.memories, self.segments = model, dict(memories or {}), segments
+        self.store, self.namespace = store, namespace
         if hasattr(self.decoder.model, HANDLE):
             raise ValueError("the model has memories already: detach them first, or attach all at once")
         self.parts = {layer: self._part(layer, memory) for layer, memory in sorted(self.memories.items())}
         self.banks: dict[int, Bank] = {}
         self._current, self._memorizing, self._reading = Current(), False, True
         self._metadata: dict[str, Any] = {}
+        self._streams: dict[bool, Stream] | None = None  # while training, while not; None outside of `carry`
         self.reload()
         self._install()
 
@@ -129,31 +140,77 @@ class Attachment:
         if not self.attached:
             raise ValueError("these memories are not attached to the model")
 
-    def _begin(self, stack: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _begin(self, stack: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """Before every forward pass of the model: what the layers' memories are to know of it."""
         given = dict(zip(self._given, args, strict=False)) | kwargs
+        reset = given.pop("memory_reset", None)
         tokens = given.get("input_ids") if given.get("inputs_embeds") is None else given["inputs_embeds"]
         if tokens is None:
             raise ValueError("neither input_ids nor inputs_embeds were given")
         batch, time = tokens.shape[:2]
+        if self._streams is not None:
+            given = self._stream(stack.training, given).before(given, batch, time, reset, self.parts)
+        elif reset is not None:
+            raise ValueError("memory_reset is for texts that go on from pass to pass: use it inside carry()")
         cached = given.get("past_key_values")
-        carried = self._carries_state() and (surface.length(cached, 0) or given.get("use_cache"))
+        past = surface.length(cached, 0)
+        surface.check_positions(self.decoder.model, past + time)
+        carried = self._streams is not None or (self._carries_state() and (past or given.get("use_cache")))
         if carried and stack.training and surface.checkpoints(self.decoder.layers):
             raise ValueError(
                 "gradient checkpointing leaves the cache away, and what memories carry in it would be lost: "
-                "turn it off, or train without past_key_values and use_cache"
+                "turn it off, or train without carry, past_key_values and use_cache"
             )
         if self._memorizing and surface.is_static(cached):
             raise ValueError("memorize: new keys cannot be told from old ones in a static cache")
         self.commit()
-        real = surface.real_steps(given.get("attention_mask"), batch, time, surface.length(cached, 0))
+        real = surface.real_steps(given.get("attention_mask"), batch, time, past)
         self._current.step = Step(real, dict(self.banks) if self._reading else {}, self._memorizing)
+        return (), given
+
+    def _stream(self, training: bool, given: Mapping[str, Any]) -> Stream:
+        assert self._streams is not None
+        if given.get("past_key_values") is not None:
+            raise ValueError(
+                "carry: a cache was passed, and what is carried would be lost: leave it away, or pass "
+                "`new_cache()` from pass to pass outside of carry()"
+            )
+        if training:  # texts that are read in between, as Trainer evaluates, begin anew each time
+            self._streams.pop(False, None)
+        return self._streams.setdefault(training, Stream(self.new_cache()))
 
     def _after_loading(self, model: nn.Module, keys: Any) -> None:
         saving.refuse_losing(self, keys.missing_keys)
 
     def _carries_state(self) -> bool:
         return any(part.carries_state for part in self.parts.values())
+
+    # What goes from segment to segment
+
+    def new_cache(self) -> Any:
+        """A cache for texts that come in segments: the `past_key_values` of the model or of `generate`.
+
+        It keeps the last `segments` steps, with the states of memories after layers. As long as no more were
+        seen, segments give what one pass gives.
+        """
+        return surface.segment_cache(len(self.decoder.layers), self.segments or 0)
+
+    @contextmanager
+    def carry(self) -> Iterator[None]:
+        """Within it, row b of every pass goes on where row b of the last one ended, as for `Trainer`.
+
+        Gradients end where a segment begins. A row that begins another text is told by an argument of the
+        forward pass, memory_reset: booleans of shape (batch,). What is read in evaluation mode is carried by
+        itself, and begins anew after each training pass.
+        """
+        self._check_attached()
+        if self.segments is None and not self._carries_state():
+            raise ValueError("carry: there are neither segments nor memories with a state")
+        self._streams = {}
+        try:
+            yield
+        finally:
+            self._streams = None
 
     # What attention memories hold
 

@@ -237,6 +237,15 @@ def _saved(model: Any) -> None:
             again.detach()
 
 
+def _segments(model: Any) -> None:
+    """Segments with a carried cache give what one pass gives, while no more was seen than is kept."""
+    tokens = _tokens(model)
+    with at_work(model, segments=64) as attachment:
+        cached = attachment.new_cache()
+        parts = [model(part, past_key_values=cached).logits for part in tokens.split(5, dim=1)]
+        _close(torch.cat(parts, dim=1), model(tokens).logits)
+
+
 LAWS: dict[str, Callable[[Any], None]] = {
     "unchanged": _unchanged,
     "detached": _detached,
@@ -251,16 +260,18 @@ LAWS: dict[str, Callable[[Any], None]] = {
     "LoRA": _lora,
     "bfloat16": _bfloat16,
     "saved": _saved,
+    "segments": _segments,
 }
 
 
 @contextmanager
-def attached(model: Any) -> Iterator[Attachment]:
+def attached(model: Any, segments: int | None = None) -> Iterator[Attachment]:
     """The model with memories that are empty."""
     found = decoder(model)
     torch.manual_seed(1)
     memory = DeltaRule(found.hidden_size, heads=2, key_size=8, value_size=8)
-    attachment = attach(model, {0: AttentionMemory(top_k=4, capacity=64), len(found.layers) - 1: memory})
+    memories: dict[int, Any] = {0: AttentionMemory(top_k=4, capacity=64), len(found.layers) - 1: memory}
+    attachment = attach(model, memories, segments=segments)
     try:
         yield attachment
     finally:
@@ -269,9 +280,9 @@ def attached(model: Any) -> Iterator[Attachment]:
 
 
 @contextmanager
-def at_work(model: Any) -> Iterator[Attachment]:
+def at_work(model: Any, segments: int | None = None) -> Iterator[Attachment]:
     """The model with memories that change its outputs."""
-    with attached(model) as attachment:
+    with attached(model, segments) as attachment:
         with torch.no_grad(), attachment.memorize():
             model(_tokens(model, seed=2))
         torch.manual_seed(3)

@@ -34,6 +34,7 @@ def save(attachment: "Attachment", folder: str | Path) -> None:
         "base_model_name_or_path": decoder.model.config._name_or_path,
         "namespace": attachment.namespace,
         **_sizes(attachment),
+        "segments": attachment.segments,
         "memories": {str(layer): part.settings() for layer, part in attachment.parts.items()},
     }
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in attachment.state_dict().items()}
@@ -74,7 +75,9 @@ def load(kind: type["Attachment"], model: nn.Module, folder: str | Path, store: 
     config, contents, _ = load_folder(folder, WEIGHTS, ROWS, config_name=CONFIG)
     try:
         memories = {int(layer): _memory(settings) for layer, settings in config["memories"].items()}
-        attachment = kind(model, memories, store=store, namespace=config["namespace"])
+        attachment = kind(
+            model, memories, segments=config["segments"], store=store, namespace=config["namespace"]
+        )
     except KeyError as error:
         raise ModelError(f"{folder} cannot be opened: {error}") from error
     try:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 try:
     from transformers import AttentionInterface, PreTrainedModel
-    from transformers.cache_utils import StaticLayer
+    from transformers.cache_utils import Cache, DynamicLayer, StaticLayer
     from transformers.modeling_layers import GradientCheckpointingLayer
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 except ImportError as error:
@@ -94,6 +94,13 @@ def real_steps(attention_mask: Any, batch: int, time: int, past: int) -> Bool[Te
         return None
     diagonal = attention_mask[:, 0].diagonal(past, dim1=1, dim2=2)
     return (diagonal if diagonal.dtype == torch.bool else diagonal >= 0).expand(batch, -1)
+
+
+def check_positions(model: PreTrainedModel, end: int) -> None:
+    """Raises ValueError where a text goes beyond the table of learned positions that a model has."""
+    tables = [name for name, _ in model.named_modules() if name.endswith((".wpe", "embed_positions"))]
+    if tables and end > model.config.max_position_embeddings:
+        raise ValueError(f"the model knows {model.config.max_position_embeddings} positions, not {end}")
 
 
 # Layers
@@ -300,6 +307,78 @@ def _stateful(kind: Any) -> Any:
     # `is_compileable` stays what it was: masks are made by it.
     members |= {"is_croppable": False, "_layer_type": None}
     return type(f"{kind.__name__}WithMemory", (kind,), members)
+
+
+class SegmentLayer(DynamicLayer):  # type: ignore[misc]
+    """A cache layer that keeps the last `bound` steps, without their gradients (Dai et al. 2019).
+
+    Steps keep the positions that they had; where none are kept, each pass begins at position 0.
+    """
+
+    is_croppable = False
+
+    def __init__(self, bound: int) -> None:
+        super().__init__()
+        self.keys: Tensor
+        self.values: Tensor
+        self.bound, self.seen = bound, 0
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        whole = tuple(
+            torch.cat([old, new], dim=-2) if old.numel() else new
+            for old, new in ((self.keys, key_states), (self.values, value_states))
+        )
+        self.seen += key_states.shape[-2]
+        first = max(0, whole[0].shape[-2] - self.bound)
+        self.keys, self.values = (x[:, :, first:].detach() for x in whole)
+        return whole[0], whole[1]
+
+    def get_seq_length(self) -> int:
+        return self.seen if self.bound else 0
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        kept = self.kept()
+        return kept + query_length, self.get_seq_length() - kept
+
+    def kept(self) -> int:
+        """Steps whose keys are there."""
+        return self.keys.shape[-2] if self.is_initialized and self.keys.numel() else 0
+
+    def reset(self) -> None:
+        super().reset()
+        self.seen = 0
+
+    def crop(self, tokens_to_remove: int) -> None:
+        if tokens_to_remove:
+            raise NotImplementedError(
+                "what has left the segments before cannot come back: begin with a new cache"
+            )
+
+
+def segment_cache(layers: int, bound: int) -> Any:
+    """An empty cache that keeps the last `bound` steps in every layer."""
+    return Cache(layers=[SegmentLayer(bound) for _ in range(layers)])
+
+
+def kept(cached: Any) -> int:
+    """Steps whose keys a segment cache still has."""
+    return int(cached.layers[0].kept())
+
+
+def bound(cached: Any) -> int:
+    """How many steps a segment cache keeps."""
+    return int(cached.layers[0].bound)
+
+
+def change_state(cached: Any, layer: int, change: Callable[[Any], Any]) -> None:
+    """Puts another state in the place of the one that a cache carries, if it carries one."""
+    state = getattr(cached.layers[layer], "memory_state", None)
+    if state is not None:
+        cached.layers[layer].memory_state = change(state)
 
 
 # Training
