@@ -21,6 +21,7 @@ from mnemos.memories.linear_associator import LinearAssociator, LinearAssociator
 from mnemos.memories.linear_attention import LinearAttention
 from mnemos.memories.mann import MANN, MANNState
 from mnemos.memories.mapped_table import MappedTable
+from mnemos.memories.memorizing import MemorizingAttention, MemorizingState
 from mnemos.memories.modern_hopfield import ModernHopfield, ModernHopfieldState
 from mnemos.memories.multi_hop import MultiHop, MultiHopState
 from mnemos.memories.ntm import NTM, NTMState
@@ -73,6 +74,8 @@ __all__ = [
     "LinearAttention",
     "MANNState",
     "MappedTable",
+    "MemorizingAttention",
+    "MemorizingState",
     "Memory",
     "ModernHopfield",
     "ModernHopfieldState",

@@ -115,7 +115,7 @@ def relative_scores(
     queries = queries * scale
     content = (queries + (content_bias * scale).unsqueeze(1)) @ keys
     position = (queries + (position_bias * scale).unsqueeze(1)) @ distances.flip(0).permute(1, 2, 0)
-    return content + _shift(position)
+    return content + shifted(position)
 
 
 def relative_scores_at(
@@ -134,7 +134,7 @@ def relative_scores_at(
     return content + position.gather(-1, distance.unsqueeze(-3).expand_as(content))
 
 
-def _shift(scores: Float[Tensor, "*batch steps reach"]) -> Float[Tensor, "*batch steps seen"]:
+def shifted(scores: Float[Tensor, "*batch steps reach"]) -> Float[Tensor, "*batch steps seen"]:
     """Moves row i to the right by i: column c of row i is then the score of step i + c of those seen.
 
     What moves is nothing but the length of a row: rows padded to reach + steps, cut again one shorter.

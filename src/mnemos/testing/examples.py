@@ -25,6 +25,7 @@ from mnemos.memories import (
     KimiDelta,
     LinearAssociator,
     LinearAttention,
+    MemorizingAttention,
     ModernHopfield,
     MultiHop,
     ProductKey,
@@ -40,6 +41,7 @@ from mnemos.memories.compression import DilatedConvolution, MostUsed
 from mnemos.memories.engram import NGramHash
 from mnemos.memories.fast_weights import dpfp, logistic
 from mnemos.memories.linear_associator import delta, pseudo_inverse
+from mnemos.memories.memorizing import JointSoftmax
 from mnemos.ops import hopfield
 from mnemos.ops.ngram import sign_codes
 from mnemos.ops.state_space import bilinear, inverse_poles
@@ -89,6 +91,10 @@ def examples() -> dict[str, Callable[[], Memory]]:
         ),
         "MANN": lambda: MANN(4, slots=5, width=3, heads=2),
         "MANN/more_heads": lambda: MANN(3, slots=2, width=2, heads=3, decay=0.5, writes_keys=True),
+        "MemorizingAttention": lambda: MemorizingAttention(4, 3, window=2, slots=5, top_k=2, heads=2),
+        "MemorizingAttention/joint": lambda: MemorizingAttention(
+            3, window=1, slots=3, top_k=None, combination=JointSoftmax()
+        ),
         "ModernHopfield": lambda: ModernHopfield(4, slots=3),
         "ModernHopfield/steps": lambda: ModernHopfield(3, slots=6, inverse_temperature=2.0, steps=3),
         "NTM": lambda: NTM(4, slots=5, width=3),

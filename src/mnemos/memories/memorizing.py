@@ -1,0 +1,278 @@
+"""Attention that also looks up what it needs among thousands of old steps: the Memorizing Transformer."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import NamedTuple, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mnemos.memories.base import Memory, check_sizes
+from mnemos.ops.delta_rule import unit
+from mnemos.ops.documents import Places, places, real_last
+from mnemos.ops.relative_attention import SMALLEST_BLOCK, shifted
+from mnemos.tree import reset_rows, where_rows
+
+
+class MemorizingState(NamedTuple):
+    """The last slots + window real steps, the latest last; zeros where there is none yet."""
+
+    keys: Float[Tensor, "batch slots heads keys"]  # of length one
+    values: Float[Tensor, "batch slots heads keys"]
+    clock: Int[Tensor, " batch"]  # real steps of the document
+
+
+class Combination(nn.Module, ABC):
+    """How much of what a head reads comes from its memory, and how much from its window."""
+
+    @abstractmethod
+    def forward(
+        self, window: Float[Tensor, "batch heads time"], memory: Float[Tensor, "batch heads time"]
+    ) -> Float[Tensor, "batch heads time"]:
+        """The memory's share, 0 to 1, from the logarithms of the sums of what the softmaxes normalise."""
+
+
+@final
+class HeadGate(Combination):
+    """A share for every head, whatever is read: g = σ(b_g), Wu et al. 2022, section 3.2."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(heads))  # b_g
+
+    def forward(
+        self, window: Float[Tensor, "batch heads time"], memory: Float[Tensor, "batch heads time"]
+    ) -> Float[Tensor, "batch heads time"]:
+        return self.bias.sigmoid()[:, None].expand_as(window)
+
+
+@final
+class JointSoftmax(Combination):
+    """One softmax over what lies in the window and what was found in the memory, as in the first version."""
+
+    def forward(
+        self, window: Float[Tensor, "batch heads time"], memory: Float[Tensor, "batch heads time"]
+    ) -> Float[Tensor, "batch heads time"]:
+        return (memory - window).sigmoid()
+
+
+@final
+class MemorizingAttention(Memory):
+    """Attention over a window, and over the best `top_k` of the `slots` steps before it.
+
+    Wu et al. 2022, "Memorizing Transformers". A step attends to itself and to the `window` real steps of its
+    document before it, with a learned bias for each distance; and, with no sense of distance, to those
+    `top_k` steps of the memory whose keys it likes best. A pair of key and value comes into the memory when
+    it leaves the window, so that nothing is read twice, and is let go when `slots` younger ones are there.
+    All goes by the count of real steps, so that it makes no difference how a sequence is cut.
+
+    Queries and keys are of length one, and each head learns how sharply it tells them apart: else the keys of
+    long ago, which were made by weights that have changed since, would be too long or too short beside new
+    ones (the paper's section 3.2, after Henry et al. 2020). No parameter depends on `slots` and `top_k`:
+    they can be larger when a model is used than when it was taught.
+
+    In the paper no gradient enters the memory. Call `mnemos.detach(state)` between stretches of at most
+    window + 1 steps: then none does, since what is read from the memory lies in an earlier stretch. Without
+    it, or within a longer stretch, the gradient flows on into what was found.
+
+    Args:
+        output_size: width of the output; None means `input_size`.
+        window: how many steps before it a step sees anyway, at least 1.
+        slots: how many steps before those are remembered.
+        top_k: how many of them a head reads at most; None is all of them.
+        heads: attention heads; each looks up its own.
+        key_size: width of a head's keys and values; None means input_size // heads.
+        combination: how what is found joins what is seen; None is a `HeadGate`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int | None = None,
+        *,
+        window: int,
+        slots: int,
+        top_k: int | None = 32,
+        heads: int = 1,
+        key_size: int | None = None,
+        combination: Combination | None = None,
+    ) -> None:
+        super().__init__()
+        output_size = input_size if output_size is None else output_size
+        key_size = input_size // max(heads, 1) if key_size is None else key_size
+        check_sizes(input_size=input_size, output_size=output_size, window=window, slots=slots)
+        check_sizes(top_k=1 if top_k is None else top_k, heads=heads, key_size=key_size)
+        self.input_size, self.output_size = input_size, output_size
+        self.window, self.slots, self.top_k = window, slots, top_k
+        self.heads, self.key_size = heads, key_size
+        self.combination = HeadGate(heads) if combination is None else combination
+        self.naive = False
+        self.query = nn.Linear(input_size, heads * key_size, bias=False)
+        self.key = nn.Linear(input_size, heads * key_size, bias=False)
+        self.value = nn.Linear(input_size, heads * key_size, bias=False)
+        self.sharpness = nn.Parameter(torch.full((heads,), math.log(10.0)))  # the logarithm of the scale
+        self.distance_bias = nn.Parameter(torch.zeros(heads, window + 1))
+        self.output = nn.Linear(heads * key_size, output_size, bias=False)
+
+    def initial_state(self, batch_size: int) -> MemorizingState:
+        keys = self._origin.new_zeros(batch_size, self.slots + self.window, self.heads, self.key_size)
+        return MemorizingState(keys, keys.clone(), keys.new_zeros(batch_size, dtype=torch.int64))
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "batch time input"],
+        state: MemorizingState | None = None,
+        *,
+        mask: Bool[Tensor, "batch time"] | None = None,
+        reset: Bool[Tensor, "batch time"] | None = None,
+    ) -> tuple[Float[Tensor, "batch time output"], MemorizingState]:
+        state, real, fresh = self.begin(inputs, state, mask, reset)
+        inputs = torch.where(real.unsqueeze(-1), inputs, 0)  # padding may hold anything, NaN included
+        queries, keys, values = (
+            layer(inputs).unflatten(2, (self.heads, self.key_size))
+            for layer in (self.query, self.key, self.value)
+        )
+        queries, keys = unit(queries) * self.sharpness.exp().unsqueeze(1), unit(keys)
+        # A window's length, so that a step's cost does not grow with the stretch.
+        length = 1 if self.naive else max(self.window, SMALLEST_BLOCK)
+        reads: list[Tensor] = []
+        for piece in self._cut(length, queries, keys, values, real, fresh):
+            if self.naive:
+                read, state = self._step(state, *(x.squeeze(1) for x in piece))
+            else:
+                read, state = self._piece(state, *piece, has_holes=mask is not None)
+            reads.append(read)
+        if not reads:
+            return inputs.new_zeros(*inputs.shape[:2], self.output_size), state
+        return torch.where(real.unsqueeze(-1), self.output(torch.cat(reads, dim=1).flatten(2)), 0), state
+
+    def _cut(self, length: int, *steps: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        if steps[0].shape[1]:
+            yield from zip(*(x.split(length, 1) for x in steps), strict=True)
+
+    def _piece(
+        self,
+        state: MemorizingState,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        real: Tensor,
+        fresh: Tensor,
+        *,
+        has_holes: bool,
+    ) -> tuple[Float[Tensor, "batch time heads keys"], MemorizingState]:
+        time, carried = queries.shape[1], self.slots + self.window
+        place = places(state.clock, carried, real, fresh)
+        keys, values = (
+            torch.cat([old, new.to(old.dtype)], dim=1)
+            for old, new in ((state.keys, keys), (state.values, values))
+        )
+        order = None
+        if has_holes:
+            # Real steps are moved together at the end, so that columns count them alone, and back.
+            order = real_last(place.document)
+            back = order.argsort(dim=1)[:, carried:] - carried  # of the real steps: never below 0
+            keys, values = _pick(keys, order), _pick(values, order)
+            queries = _pick(queries, (order[:, carried:] - carried).clamp_min(0))
+            document, number = place.document.gather(1, order), place.number.gather(1, order)
+            place = place._replace(document=document, number=number)
+        queries = queries.transpose(1, 2)
+        read = self._read(queries, keys.transpose(1, 2), values.transpose(1, 2), place).transpose(1, 2)
+        kept = (place.document[:, time:] == place.last.unsqueeze(1))[:, :, None, None]
+        after = MemorizingState(
+            torch.where(kept, keys[:, time:], 0), torch.where(kept, values[:, time:], 0), place.clock
+        )
+        return read if order is None else _pick(read, back.clamp_min(0)), after
+
+    def _read(
+        self,
+        queries: Float[Tensor, "batch heads time keys"],
+        keys: Float[Tensor, "batch heads seen keys"],
+        values: Float[Tensor, "batch heads seen keys"],
+        place: Places,
+    ) -> Float[Tensor, "batch heads time keys"]:
+        """What the last `time` of the steps seen read, of the window and of the memory."""
+        time, near = queries.shape[2], self.window + queries.shape[2]
+        distance = place.number[:, -time:, None] - place.number[:, None]
+        same = (place.document[:, -time:, None] == place.document[:, None]) & (place.number[:, None] >= 0)
+        bias = shifted(self.distance_bias.flip(1).unsqueeze(1).expand(-1, time, -1))
+        seen = (same & (distance >= 0) & (distance <= self.window))[..., -near:].unsqueeze(1)
+        scores = _among(queries @ keys[:, :, -near:].mT + bias, seen)
+        found, total = self._look_up(
+            queries, keys, values, same & (distance > self.window) & (distance <= self.window + self.slots)
+        )
+        return self._combined(scores.softmax(3) @ values[:, :, -near:], scores.logsumexp(3), found, total)
+
+    def _look_up(
+        self,
+        queries: Float[Tensor, "batch heads time keys"],
+        keys: Float[Tensor, "batch heads seen keys"],
+        values: Float[Tensor, "batch heads seen keys"],
+        remembered: Bool[Tensor, "batch time seen"],
+    ) -> tuple[Float[Tensor, "batch heads time keys"], Float[Tensor, "batch heads time"]]:
+        """What is found in the memory, and the logarithm of what its softmax normalises."""
+        if self.top_k is None or self.top_k >= self.slots:
+            scores = _among(queries @ keys.mT, remembered.unsqueeze(1))
+            return scores.softmax(3) @ values, scores.logsumexp(3)
+        with torch.no_grad():  # the choice has no gradient, so nothing but what is chosen is worth one
+            scores = _among(queries @ keys.mT, remembered.unsqueeze(1))
+            chosen = scores.topk(min(self.top_k, scores.shape[3]), dim=3).indices
+        visible = remembered.unsqueeze(1).expand_as(scores).gather(3, chosen)
+        scores = _among((_rows(keys, chosen) @ queries.unsqueeze(4)).squeeze(4), visible)
+        return (scores.softmax(3).unsqueeze(3) @ _rows(values, chosen)).squeeze(3), scores.logsumexp(3)
+
+    def _combined(self, seen: Tensor, window: Tensor, found: Tensor, memory: Tensor) -> Tensor:
+        """Both reads, by the memory's share, which is nothing as long as the memory is empty."""
+        empty = memory <= torch.finfo(memory.dtype).min / 2
+        share = torch.where(empty, 0, self.combination(window, memory)).unsqueeze(-1)
+        return seen + share * (torch.where(empty.unsqueeze(-1), 0, found) - seen)
+
+    def _step(
+        self,
+        state: MemorizingState,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        known: Bool[Tensor, " batch"],
+        starts: Bool[Tensor, " batch"],
+    ) -> tuple[Float[Tensor, "batch 1 heads keys"], MemorizingState]:
+        """One step of every row, the plain way."""
+        state = reset_rows(state, starts, self.initial_state(1))
+        keys = torch.cat([state.keys, key.unsqueeze(1).to(state.keys)], dim=1)
+        values = torch.cat([state.values, value.unsqueeze(1).to(state.values)], dim=1)
+        age = torch.arange(keys.shape[1] - 1, -1, -1, device=keys.device)
+        real = (age <= state.clock.unsqueeze(1)).unsqueeze(1)
+        scores = torch.einsum("bhk,bshk->bhs", query, keys)
+        scores = scores + functional.pad(self.distance_bias.flip(1), (self.slots, 0))
+        near, far = _among(scores, real & (age <= self.window)), _among(scores, real & (age > self.window))
+        best, chosen = far.topk(min(self.top_k or self.slots, self.slots), dim=2)
+        weights = torch.zeros_like(far).scatter(2, chosen, best.softmax(2))
+        seen, found = (torch.einsum("bhs,bshk->bhk", x, values) for x in (near.softmax(2), weights))
+        read = self._combined(
+            seen.unsqueeze(2), near.logsumexp(2, True), found.unsqueeze(2), best.logsumexp(2, True)
+        )
+        after = MemorizingState(keys[:, 1:].clone(), values[:, 1:].clone(), state.clock + 1)
+        return read.transpose(1, 2), where_rows(known, after, state)
+
+
+def _among(scores: Tensor, visible: Tensor) -> Tensor:
+    """Scores of what is visible; finite elsewhere, so that a row of nothing is a number."""
+    return scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+
+
+def _pick(
+    x: Float[Tensor, "batch seen heads keys"], order: Int[Tensor, "batch time"]
+) -> Float[Tensor, "batch time heads keys"]:
+    """The steps `order` of each row."""
+    return x.gather(1, order[:, :, None, None].expand(-1, -1, *x.shape[2:]))
+
+
+def _rows(
+    x: Float[Tensor, "batch heads seen keys"], chosen: Int[Tensor, "batch heads time found"]
+) -> Float[Tensor, "batch heads time found keys"]:
+    """The chosen steps, as whole rows of one table, which is the cheapest way to gather them."""
+    start = torch.arange(x.shape[0] * x.shape[1], device=x.device).mul(x.shape[2]).view(*x.shape[:2], 1, 1)
+    return functional.embedding(chosen + start, x.flatten(0, 2))
