@@ -10,47 +10,27 @@ want: asked for lag 96 alone, the stack stays at chance. It learns once the same
 lags, of which some lie within one segment. That ablation is reported beside the result.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 import mnemos
 from mnemos.memories.segment_attention import SegmentAttention
-from mnemos.models.transformer import Block
 from mnemos.ops.relative_attention import relative_attention, relative_attention_naive
 from mnemos.progress import Advance, between
-from mnemos.studies.fit import fit, mean
+from mnemos.studies.lag_copying import CHANCE, VOCABULARY, Stack, learn
 from mnemos.studies.study import Figure, Study, Threshold
-from mnemos.tasks import lagging
 
-LAYERS, WIDTH, HEADS, ROWS, VOCABULARY = 4, 64, 4, 16, 8
+LAYERS, WIDTH, HEADS = 4, 64, 4
 WINDOW = 32  # also the length of a segment
 LAGS = (16, 32, 64, 96, 160)
-CHANCE = 1 / VOCABULARY
 FORMS: list[Callable[..., Tensor]] = [relative_attention, relative_attention_naive]
 
 
-class Stack(nn.Module):
-    """Tokens in, one guess per lag out."""
-
-    def __init__(self, window: int, lags: Sequence[int]) -> None:
-        super().__init__()
-        self.memories = [SegmentAttention(WIDTH, window=window, heads=HEADS) for _ in range(LAYERS)]
-        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
-        self.blocks = nn.ModuleList(Block(memory, WIDTH) for memory in self.memories)
-        self.norm, self.output = nn.RMSNorm(WIDTH), nn.Linear(WIDTH, len(lags) * VOCABULARY)
-        self.lags = tuple(lags)
-
-    def forward(self, tokens: Tensor, states: tuple[Any, ...] | None) -> tuple[Tensor, tuple[Any, ...]]:
-        hidden, after = self.embedding(tokens), []
-        for block, state in zip(self.blocks, states or [None] * LAYERS, strict=True):
-            hidden, _, state = block(hidden, state, None, None)
-            after.append(state)
-        logits = self.output(self.norm(hidden))
-        return logits.unflatten(-1, (len(self.lags), VOCABULARY)), tuple(after)
+def stack(window: int, lags: Sequence[int]) -> Stack:
+    return Stack([SegmentAttention(WIDTH, window=window, heads=HEADS) for _ in range(LAYERS)], lags)
 
 
 def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
@@ -67,7 +47,7 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
         "longest_lag_alone": ([longest], True, between(advance, 0.65, 1.0)),
     }
     accuracies = {
-        name: _learn(Stack(window, asked), window, carries, steps, generator, progress)
+        name: learn(stack(window, asked), window, steps, generator, progress, carries=carries)
         for name, (asked, carries, progress) in runs.items()
     }
     without = accuracies["without_memory"]
@@ -82,56 +62,21 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
     return measured
 
 
-def _learn(
-    stack: Stack, window: int, carries: bool, steps: int, generator: torch.Generator, advance: Advance
-) -> dict[int, float]:
-    """Trains on one stream, a segment per step, and returns the accuracy by lag on a stream of its own."""
-    stream = lagging.segments(ROWS, window, stack.lags, VOCABULARY, generator)
-    carried: tuple[Any, ...] | None = None
-
-    def loss(step: int) -> Tensor:
-        nonlocal carried
-        tokens, targets = next(stream)
-        logits, states = stack(tokens, mnemos.detach(carried) if carried else None)
-        carried = states if carries else None
-        return functional.cross_entropy(logits.flatten(0, 2), targets.flatten())
-
-    fit(stack, loss, steps, learning_rate=3e-3, advance=advance)
-    unseen = lagging.segments(ROWS, window, stack.lags, VOCABULARY, generator)
-    right = list(_answers(stack, unseen, carries, segments=60))[10:]  # the first lags lie before the stream
-    return {
-        lag: mean(answers[:, :, i].double().mean() for answers in right) for i, lag in enumerate(stack.lags)
-    }
-
-
-@torch.no_grad()
-def _answers(
-    stack: Stack, stream: Iterator[tuple[Tensor, Tensor]], carries: bool, segments: int
-) -> Iterator[Tensor]:
-    """Which guesses were right, segment by segment."""
-    states = None
-    for _ in range(segments):
-        tokens, targets = next(stream)
-        logits, after = stack(tokens, states)
-        states = after if carries else None
-        yield logits.argmax(-1) == targets
-
-
 def _exactness(generator: torch.Generator) -> dict[str, float]:
     """Segments against one shot, the shifted form against the naive one, and the gradient of a memory."""
-    stack = Stack(WINDOW, LAGS)
+    whole_stack = stack(WINDOW, LAGS)
     tokens = torch.randint(VOCABULARY, (2, 5 * WINDOW), generator=generator)
     with torch.no_grad():
-        for memory in stack.memories:
+        for memory in whole_stack.memories:
             memory.naive = True  # in one shot, every pair of steps on its own
-        whole, _ = stack(tokens, None)
-        for memory in stack.memories:
+        whole, _ = whole_stack(tokens, None)
+        for memory in whole_stack.memories:
             memory.naive = False
         differences = []
         for lengths in ([WINDOW] * 5, [1, 50, 3, 2 * WINDOW, 3 * WINDOW - 54]):
             pieces, states = [], None
             for piece in tokens.split(lengths, dim=1):
-                logits, states = stack(piece, states)
+                logits, states = whole_stack(piece, states)
                 pieces.append(logits)
             differences.append(_distance(torch.cat(pieces, dim=1), whole))
     return {

@@ -1,0 +1,16 @@
+"""The studies of segment memories, at sizes at which nothing is learned."""
+
+import pytest
+
+from mnemos.progress import silent
+from mnemos.studies import compressive
+
+
+def test_the_compressive_study_measures_and_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = ("convolution", "transformer_xl")
+    monkeypatch.setattr(compressive, "ARMS", {name: compressive.ARMS[name] for name in some})
+    measured = compressive.measure_at(window=4, lag=11, steps=3, seed=0, advance=silent)
+    assert set(compressive.STUDY.thresholds) <= set(measured)
+    assert measured["gradient_into_the_network"] == 0
+    assert set(measured["accuracies"]) == set(some)
+    assert compressive.STUDY.figure(measured).axes
