@@ -4,6 +4,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 # One worker per core and one thread per worker: torch's own threads would fight over the same cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# Where the oldest supported transformers lies, over the newest: one pytest call of `make test` sees it.
+OLDEST := .venv/oldest
 NOT_SLOW := not slow and not gpu and not server
 
 .PHONY: run test slow gpu bench lint clean
@@ -12,9 +14,10 @@ NOT_SLOW := not slow and not gpu and not server
 run: $(READY)
 	OMP_WAIT_POLICY=passive $(BIN)/mnemos demo
 
-test: $(READY)
+test: $(READY) $(OLDEST)/.ready
 	$(PYTEST) -m "$(NOT_SLOW) and not compiles"
 	JAXTYPING_DISABLE=1 $(PYTEST) -m "$(NOT_SLOW) and compiles"
+	PYTHONPATH=$(OLDEST):$$PYTHONPATH $(PYTEST) tests/models/test_hugging_face.py
 
 slow: $(READY)
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "slow and not compiles" -s --timeout 3600
@@ -43,6 +46,11 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	touch $(READY)
+
+$(OLDEST)/.ready: $(READY) constraints-oldest.txt
+	rm -rf $(OLDEST)
+	$(BIN)/python -m pip install -q --no-deps --target $(OLDEST) -r constraints-oldest.txt
+	touch $@
 
 clean:
 	rm -rf .venv
