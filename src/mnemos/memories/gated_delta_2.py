@@ -26,7 +26,7 @@ class GatedDelta2(FastWeights):
         key_size: width of a head's keys: about how many associations it holds.
         value_size: width of a head's values.
         feature_map: `unit_length()`, which None means, or another one.
-        chunk_size: steps computed together, in whole fours. A matter of speed only.
+        chunk_size: steps computed together, a power of two. A matter of speed only.
     """
 
     def __init__(

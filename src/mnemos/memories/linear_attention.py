@@ -44,7 +44,7 @@ class LinearAttention(FastWeights):
         value_size: int = 64,
         feature_map: FeatureMap | None = None,
         normalised: bool = True,
-        chunk_size: int = 32,
+        chunk_size: int = 64,
     ) -> None:
         super().__init__(input_size, output_size, heads, key_size, value_size, feature_map, chunk_size)
         self.normalised = normalised

@@ -17,6 +17,7 @@ The loop is the specification. The chunked form gives the same values and gradie
 operations that does not grow with the steps of a chunk.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -91,14 +92,15 @@ def delta_rule_chunked(
     any S_0 is known. No factor is ever above 1: nothing is divided by a product of decays.
 
     Args:
-        chunk_size: steps solved together; any size, any length of time.
+        chunk_size: steps solved together; any size, any length of time. Where channels decay one by one, it
+            is taken up to the next power of two, at least 4.
     """
     batch, time, heads = keys.shape[:3]
     if time == 0:
         return torch.zeros_like(written), weights
     length = min(chunk_size, time)
-    if log_decay is not None and log_decay.shape[-1] > 1:
-        length += -length % ANCHORED
+    if log_decay is not None and log_decay.shape[-1] > 1:  # halved until it is of ANCHORED
+        length = ANCHORED * 2 ** max(0, math.ceil(math.log2(length / ANCHORED)))
     padding = -time % length  # steps that change nothing
     cut = partial(_in_chunks, padding=padding, length=length)
     written = cut(written)
@@ -152,14 +154,13 @@ def _relate(
     total = log_decay.clamp_min(LEAST_LOG_DECAY).cumsum(2)  # G
     reading = functional.pad(total[:, :, :-1], (0, 0, 1, 0)) if read_first else total
     end = total[:, :, -1:]
-    return _Chunks(
-        queries * reading.exp(),
-        between(queries, keys, reading, total).tril(last),
-        None if erased is None else erased * total.exp(),
-        None if erased is None else between(erased, keys, total, total),
-        keys * (end - total).exp(),
-        end.exp(),
-    )
+    asking, leaving = queries * reading.exp(), keys * (end - total).exp()
+    if erased is None:
+        (reads,) = between(queries.unsqueeze(0), keys, reading.unsqueeze(0), total).unbind(0)
+        return _Chunks(asking, reads.tril(last), None, None, leaving, end.exp())
+    sides = torch.stack([queries, erased]), keys, torch.stack([reading, total]), total
+    reads, scores = between(*sides).unbind(0)
+    return _Chunks(asking, reads.tril(last), erased * total.exp(), scores, leaving, end.exp())
 
 
 def _between(rows: Tensor, keys: Tensor, at: Tensor, total: Tensor) -> Tensor:
@@ -167,18 +168,31 @@ def _between(rows: Tensor, keys: Tensor, at: Tensor, total: Tensor) -> Tensor:
     return (rows @ keys.mT) * (at - total.mT).clamp_max(0).exp()
 
 
-def _between_by_channel(rows: Tensor, keys: Tensor, at: Tensor, total: Tensor) -> Tensor:
+def _between_by_channel(
+    rows: Float[Tensor, "sides *chunks steps keys"],
+    keys: Float[Tensor, "*chunks steps keys"],
+    at: Float[Tensor, "sides *chunks steps keys"],
+    total: Float[Tensor, "*chunks steps keys"],
+) -> Float[Tensor, "sides *chunks steps steps"]:
     """Σ_c rows_ic keys_jc exp(at_ic - total_jc); above the diagonal anything finite.
 
-    No product of matrices has a decay for each pair and channel. Each few rows refer to one step among them:
-    exp(at_i - anchor) exp(anchor - total_j), where the second is at most 1 for all earlier steps, and neither
-    leaves float32's range between the few.
+    No product of matrices has a decay for each pair and channel. But what the second half of a chunk sees of
+    the first has all passed the boundary between them, exp(at_i - boundary) exp(boundary - total_j), and no
+    factor is above 1. So it goes on within the halves, until few steps are left, which refer to one in their
+    middle and stay in float32's range.
     """
-    few = (-1, ANCHORED)
-    anchor = total.unflatten(2, few)[:, :, :, ANCHORED // 2].unsqueeze(3)
-    rows = rows.unflatten(2, few) * (at.unflatten(2, few) - anchor).exp()
-    keys = keys.unsqueeze(2) * (anchor - total.unsqueeze(2)).clamp_max(-ANCHORED * LEAST_LOG_DECAY).exp()
-    return (rows @ keys.mT).flatten(2, 3)
+    steps = keys.shape[-2]
+    if steps == ANCHORED:
+        anchor = total[..., ANCHORED // 2, None, :]
+        return (rows * (at - anchor).exp()) @ (keys * (anchor - total).exp()).mT
+    rows, keys, at, total = (x.unflatten(-2, (2, -1)) for x in (rows, keys, at, total))
+    first, second = _between_by_channel(rows, keys, at, total).unbind(-3)
+    (early_keys, _), (early_total, _) = keys.unbind(-3), total.unbind(-3)
+    (_, late_rows), (_, late_at) = rows.unbind(-3), at.unbind(-3)
+    boundary = early_total[..., -1:, :]
+    across = (late_rows * (late_at - boundary).exp()) @ (early_keys * (boundary - early_total).exp()).mT
+    above = functional.pad(first, (0, steps // 2))
+    return torch.cat([above, torch.cat([across, second], dim=-1)], dim=-2)
 
 
 def _part(chunks: _Chunks, fresh: Bool[Tensor, "batch chunks steps"], heads: int) -> _Chunks:
