@@ -35,6 +35,7 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sdm.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/recurrent_memory.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sparse_access.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/segment_memory.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -140,6 +140,17 @@ class DilatedConvolution(Compression):
         return self.kernel(x.mT.flatten(1)).unflatten(0, steps.shape[:2])
 
 
+class View(NamedTuple):
+    """The steps that are carried and those of a piece, padding before all others."""
+
+    seen: Float[Tensor, "batch seen input"]
+    usage: Float[Tensor, "batch seen"]  # the attention that each of them got
+    place: Places
+    new: Bool[Tensor, "batch seen"]  # true where a step is of the piece
+    back: Int[Tensor, "batch time"] | None  # where the piece's steps are among the last; None for in order
+    time: int  # steps of the piece
+
+
 class LeavingBlocks(NamedTuple):
     """The blocks that leave a window while it moves over a piece, and the steps that could ask for them."""
 
@@ -151,23 +162,9 @@ class LeavingBlocks(NamedTuple):
     asking_document: Int[Tensor, "batch time"]  # -1 where there is no step
 
 
-def blocks_leaving(
-    seen: Float[Tensor, "batch seen input"],
-    usage: Float[Tensor, "batch seen"],
-    place: Places,
-    new: Bool[Tensor, "*batch seen"],
-    time: int,
-    window: int,
-    compression: Compression,
-) -> LeavingBlocks:
-    """What a window lets go, in the order of time; no more than time / rate blocks.
-
-    Args:
-        seen: at least window + span - 1 steps before the piece and the `time` steps of the piece, padding
-            before them all.
-        usage: the attention that each of them got.
-        new: true where a step is of the piece.
-    """
+def blocks_leaving(view: View, window: int, compression: Compression) -> LeavingBlocks:
+    """What a window lets go while it moves over a piece, in the order of time; at most time / rate blocks."""
+    seen, usage, place, new, _, time = view
     rate, span = compression.rate, compression.span
     beyond = place.number + 1 - window  # steps that lie before the window of the next step
     ends = new & (place.document >= 0) & (beyond > 0) & (beyond % rate == 0)
@@ -187,7 +184,7 @@ def blocks_leaving(
         document=document.masked_fill(~happened, -1),
         last=place.number.gather(1, column) - window,
         asking=seen[:, -time:],
-        asking_document=place.document[:, -time:].masked_fill(~new[..., -time:], -1),
+        asking_document=place.document[:, -time:].masked_fill(~new[:, -time:], -1),
     )
 
 

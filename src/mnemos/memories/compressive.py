@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mnemos.memories.base import Memory, check_sizes
-from mnemos.memories.compression import Compression, LeavingBlocks, blocks_leaving
+from mnemos.memories.compression import Compression, LeavingBlocks, View, blocks_leaving
 from mnemos.ops.documents import Places, pick, places, real_last
 from mnemos.ops.relative_attention import (
     SMALLEST_BLOCK,
@@ -120,9 +120,9 @@ class CompressiveMemory(Memory):
                 state = where_rows(known, after, state)
                 reads.append(read.unsqueeze(1))
         else:
-            for piece in self._pieces(inputs, state, real, fresh, has_holes=mask is not None):
-                reads.append(piece[0])
-                state = piece[1]
+            for steps in self._pieces(inputs, real, fresh):
+                read, state = self._piece(state, *steps, has_holes=mask is not None)
+                reads.append(read)
         if not reads:
             return inputs.new_zeros(*inputs.shape[:2], self.output_size), state
         return torch.where(real.unsqueeze(-1), self.output(torch.cat(reads, dim=1)), 0), state
@@ -139,68 +139,73 @@ class CompressiveMemory(Memory):
         """The blocks that `forward` compresses in a stretch, piece by piece and without any history."""
         state, real, fresh = self.begin(inputs, state, mask, reset)
         inputs = torch.where(real.unsqueeze(-1), inputs, 0)
-        pieces = self._pieces(inputs, state, real, fresh, has_holes=mask is not None)
-        return [leaving for _, _, leaving in pieces]
+        leaving = []
+        for steps in self._pieces(inputs, real, fresh):
+            view = self._look(state, *steps, has_holes=mask is not None)
+            if self.compression.reads_usage:
+                view = self._with_usage(view, *self._window_scores(view))
+            leaving.append(blocks_leaving(view, self.window, self.compression))
+            state = CompressiveState(*self._carried(view), state.compressed, view.place.clock)
+        return leaving
 
-    def _pieces(
-        self, inputs: Tensor, state: CompressiveState, real: Tensor, fresh: Tensor, *, has_holes: bool
-    ) -> Iterator[tuple[Tensor, CompressiveState, LeavingBlocks]]:
+    def _pieces(self, *steps: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """The stretch in pieces of about a window, so that a step's cost does not grow with the stretch."""
-        length = max(self.window, SMALLEST_BLOCK)
-        if inputs.shape[1]:
-            for steps in zip(*(x.split(length, 1) for x in (inputs, real, fresh)), strict=True):
-                read, state, leaving = self._piece(state, *steps, has_holes=has_holes)
-                yield read, state, leaving
+        if steps[0].shape[1]:
+            yield from zip(*(x.split(max(self.window, SMALLEST_BLOCK), 1) for x in steps), strict=True)
 
-    def _piece(
+    def _look(
         self, state: CompressiveState, inputs: Tensor, real: Tensor, fresh: Tensor, *, has_holes: bool
-    ) -> tuple[Tensor, CompressiveState, LeavingBlocks]:
-        """What the steps of a piece read, all heads side by side, the state after it, and its blocks."""
+    ) -> View:
         time, slots = inputs.shape[1], state.inputs.shape[1]
         place = places(state.clock, slots, real, fresh)
         seen = torch.cat([state.inputs, inputs.to(state.inputs.dtype)], dim=1)
         usage = nn.functional.pad(state.usage, (0, time))
-        new = torch.arange(slots + time, device=seen.device) >= slots
-        if has_holes:
-            # Real steps are moved together at the end, so that columns count them alone, and back.
-            order = real_last(place.document)
-            seen, new = pick(seen, order), order >= slots
-            usage = usage.gather(1, order)
-            document, number = place.document.gather(1, order), place.number.gather(1, order)
-            place = place._replace(document=document, number=number)
-        scores, visible = self._window_scores(seen, place, time)
+        new = torch.arange(slots + time, device=seen.device).expand_as(usage) >= slots
+        if not has_holes:
+            return View(seen, usage, place, new, None, time)
+        # Real steps are moved together at the end, so that columns count them alone, and back.
+        order = real_last(place.document)
+        back = order.argsort(dim=1)[:, slots:] - slots  # of the real steps: never below 0
+        document, number = place.document.gather(1, order), place.number.gather(1, order)
+        place = place._replace(document=document, number=number)
+        return View(pick(seen, order), usage.gather(1, order), place, order >= slots, back.clamp_min(0), time)
+
+    def _piece(
+        self, state: CompressiveState, inputs: Tensor, real: Tensor, fresh: Tensor, *, has_holes: bool
+    ) -> tuple[Tensor, CompressiveState]:
+        """What the steps of a piece read, all heads side by side, and the state after it."""
+        view = self._look(state, inputs, real, fresh, has_holes=has_holes)
+        scores, visible = self._window_scores(view)
         if self.compression.reads_usage:
-            usage = usage + self._attention_got(scores, visible, (new & (place.document >= 0))[..., -time:])
-        leaving = blocks_leaving(seen, usage, place, new, time, self.window, self.compression)
+            view = self._with_usage(view, scores, visible)
+        leaving = blocks_leaving(view, self.window, self.compression)
         blocks = torch.cat([state.compressed, self.compression(leaving.steps, leaving.usage)], dim=1)
         first = _blocks(state.clock, self.window, self.compression.rate) - self.compressed
         old = self.compression.rate * (first.unsqueeze(1) + 1 + self._slots()) - 1
         last = torch.cat([old, leaving.last], dim=1)
         document = torch.cat([torch.zeros_like(old), leaving.document], dim=1)
-        read = self._read(seen, blocks, scores, visible, place, document, last)
-        if has_holes:
-            back = order.argsort(dim=1)[:, slots:] - slots  # of the real steps: never below 0
-            read = pick(read, back.clamp_min(0))
-        after = self._after(seen[:, time:], usage[:, time:], place, blocks, document, last)
-        return read, after, leaving
+        read = self._read(view, scores, visible, blocks, document, last)
+        compressed = self._kept(view.place, blocks, document, last)
+        after = CompressiveState(*self._carried(view), compressed, view.place.clock)
+        return read if view.back is None else pick(read, view.back), after
 
-    def _after(
-        self, seen: Tensor, usage: Tensor, place: Places, blocks: Tensor, document: Tensor, last: Tensor
-    ) -> CompressiveState:
-        """The state, from the last steps that were seen and all blocks."""
-        kept = place.document[:, -seen.shape[1] :] == place.last.unsqueeze(1)
+    def _carried(self, view: View) -> tuple[Tensor, Tensor]:
+        """The last steps of the last document, and how they were used."""
+        kept = (view.place.document == view.place.last.unsqueeze(1))[:, view.time :]
+        inputs, usage = view.seen[:, view.time :], view.usage[:, view.time :]
+        return torch.where(kept.unsqueeze(-1), inputs, 0), torch.where(kept, usage, 0)
+
+    def _kept(self, place: Places, blocks: Tensor, document: Tensor, last: Tensor) -> Tensor:
+        """The last blocks of the last document."""
         oldest = _blocks(place.clock, self.window, self.compression.rate) - self.compressed
         left = (document == place.last.unsqueeze(1)) & (last // self.compression.rate >= oldest.unsqueeze(1))
         order = left.byte().argsort(dim=1, stable=True)[:, -self.compressed :]
-        return CompressiveState(
-            inputs=torch.where(kept.unsqueeze(-1), seen, 0),
-            usage=torch.where(kept, usage, 0),
-            compressed=torch.where(left.gather(1, order).unsqueeze(-1), pick(blocks, order), 0).to(seen),
-            clock=place.clock,
-        )
+        kept = torch.where(left.gather(1, order).unsqueeze(-1), pick(blocks, order), 0)
+        return kept.to(self._sinusoids)
 
-    def _window_scores(self, seen: Tensor, place: Places, time: int) -> tuple[Tensor, Tensor]:
+    def _window_scores(self, view: View) -> tuple[Tensor, Tensor]:
         """The scores of what is not compressed: (batch, heads, time, recent), and what of it is visible."""
+        seen, place, time = view.seen, view.place, view.time
         recent = self.window + self.compression.rate - 1 + time
         scores = relative_scores(
             self._heads(self.query(seen[:, -time:])).transpose(1, 2),
@@ -215,28 +220,24 @@ class CompressiveMemory(Memory):
         return scores, (document == own_document) & (document >= 0) & (number >= first) & (number <= own)
 
     @torch.no_grad()
-    def _attention_got(self, scores: Tensor, visible: Tensor, asking: Tensor) -> Tensor:
-        """How much of each step's attention to what is not compressed, summed over the steps, fell where.
+    def _with_usage(self, view: View, scores: Tensor, visible: Tensor) -> View:
+        """Adds to each step what it got of the attention to what is not compressed.
 
         Attention to compressed blocks does not count here, as it would in the paper: it hangs on which steps
         were found most used before, so that no two blocks could be compressed at once.
         """
+        asking = (view.new & (view.place.document >= 0))[:, -view.time :, None]
         weights = masked_softmax(scores.detach(), visible.unsqueeze(1)).mean(1)
-        got = torch.where(asking.unsqueeze(2) & visible, weights, 0).sum(1)
-        slots = self.window + self.compression.span - 1
-        return nn.functional.pad(got, (slots + scores.shape[2] - got.shape[1], 0)).float()
+        got = torch.where(asking & visible, weights, 0).sum(1).to(view.usage)
+        return view._replace(
+            usage=view.usage + nn.functional.pad(got, (view.usage.shape[1] - got.shape[1], 0))
+        )
 
     def _read(
-        self,
-        seen: Tensor,
-        blocks: Tensor,
-        scores: Tensor,
-        visible: Tensor,
-        place: Places,
-        document: Tensor,
-        last: Tensor,
+        self, view: View, scores: Tensor, visible: Tensor, blocks: Tensor, document: Tensor, last: Tensor
     ) -> Tensor:
         """Attention to the window, whose scores are known, and to the blocks."""
+        seen, place = view.seen, view.place
         time, rate = scores.shape[2], self.compression.rate
         own_document, own = place.document[:, -time:, None], place.number[:, -time:, None]
         distance = own - last.unsqueeze(1) - self.window - 1  # beyond that of the nearest block

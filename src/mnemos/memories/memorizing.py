@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mnemos.memories.base import Memory, check_sizes
+from mnemos.ops.best_keys import best_keys
 from mnemos.ops.delta_rule import unit
 from mnemos.ops.documents import Places, places, real_last
 from mnemos.ops.relative_attention import SMALLEST_BLOCK, shifted
@@ -196,13 +197,18 @@ class MemorizingAttention(Memory):
     ) -> Float[Tensor, "batch heads time keys"]:
         """What the last `time` of the steps seen read, of the window and of the memory."""
         time, near = queries.shape[2], self.window + queries.shape[2]
-        distance = place.number[:, -time:, None] - place.number[:, None]
-        same = (place.document[:, -time:, None] == place.document[:, None]) & (place.number[:, None] >= 0)
+        column = torch.arange(keys.shape[2], device=keys.device)
+        own, before = column[-time:], place.number[:, -time:]  # what lies before a step of its document
+        first = (own - before.clamp_max(self.window)).unsqueeze(2)
+        seen = (column[-near:] >= first) & (column[-near:] <= own.unsqueeze(1))
         bias = shifted(self.distance_bias.flip(1).unsqueeze(1).expand(-1, time, -1))
-        seen = (same & (distance >= 0) & (distance <= self.window))[..., -near:].unsqueeze(1)
-        scores = _among(queries @ keys[:, :, -near:].mT + bias, seen)
+        scores = _among(queries @ keys[:, :, -near:].mT + bias, seen.unsqueeze(1))
         found, total = self._look_up(
-            queries, keys, values, same & (distance > self.window) & (distance <= self.window + self.slots)
+            queries,
+            keys,
+            values,
+            own - before.clamp_max(self.window + self.slots),
+            (own - self.window - 1).expand_as(before),
         )
         return self._combined(scores.softmax(3) @ values[:, :, -near:], scores.logsumexp(3), found, total)
 
@@ -211,18 +217,20 @@ class MemorizingAttention(Memory):
         queries: Float[Tensor, "batch heads time keys"],
         keys: Float[Tensor, "batch heads seen keys"],
         values: Float[Tensor, "batch heads seen keys"],
-        remembered: Bool[Tensor, "batch time seen"],
+        first: Int[Tensor, "batch time"],
+        last: Int[Tensor, "batch time"],
     ) -> tuple[Float[Tensor, "batch heads time keys"], Float[Tensor, "batch heads time"]]:
-        """What is found in the memory, and the logarithm of what its softmax normalises."""
+        """What is found from the first to the last, and the logarithm of what its softmax normalises."""
         if self.top_k is None or self.top_k >= self.slots:
+            column = torch.arange(keys.shape[2], device=keys.device)
+            remembered = (column >= first.unsqueeze(2)) & (column <= last.unsqueeze(2))
             scores = _among(queries @ keys.mT, remembered.unsqueeze(1))
             return scores.softmax(3) @ values, scores.logsumexp(3)
-        with torch.no_grad():  # the choice has no gradient, so nothing but what is chosen is worth one
-            scores = _among(queries @ keys.mT, remembered.unsqueeze(1))
-            chosen = scores.topk(min(self.top_k, scores.shape[3]), dim=3).indices
-        visible = remembered.unsqueeze(1).expand_as(scores).gather(3, chosen)
-        scores = _among((_rows(keys, chosen) @ queries.unsqueeze(4)).squeeze(4), visible)
-        return (scores.softmax(3).unsqueeze(3) @ _rows(values, chosen)).squeeze(3), scores.logsumexp(3)
+        # The choice has no gradient, so nothing but what is chosen is worth one.
+        chosen = best_keys(queries.detach(), keys.detach(), first, last, self.top_k)
+        remembered = (chosen >= first[:, None, :, None]) & (chosen <= last[:, None, :, None])
+        scores = _among((_rows(keys, chosen) * queries.unsqueeze(3)).sum(4), remembered)
+        return (scores.softmax(3).unsqueeze(4) * _rows(values, chosen)).sum(3), scores.logsumexp(3)
 
     def _combined(self, seen: Tensor, window: Tensor, found: Tensor, memory: Tensor) -> Tensor:
         """Both reads, by the memory's share, which is nothing as long as the memory is empty."""

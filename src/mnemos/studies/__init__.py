@@ -23,6 +23,7 @@ _FILES = {
     "linear-associator": "linear_associator",
     "lstm": "lstm",
     "mann": "mann",
+    "memorizing-transformer": "memorizing",
     "memory-network": "memory_network",
     "memn2n": "memn2n",
     "memn2n-single": "memn2n_single",
