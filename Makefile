@@ -28,6 +28,7 @@ gpu: $(READY)
 
 bench: $(READY)
 	$(BIN)/pip install -q -c constraints.txt -r benchmarks/requirements.txt
+	$(BIN)/pip install -q --no-deps memorizing-transformers-pytorch==0.4.1
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/delta_rule.py
 	$(BIN)/python benchmarks/product_key.py
