@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TASKS = (
     "associative-recall",
+    "associative-retrieval",
     "babi",
     "copy",
     "dynamic-n-grams",

@@ -1,5 +1,6 @@
 """The memories: one published system per file."""
 
+from mnemos.memories.ba_fast_weights import BaFastWeights, BaFastWeightsState
 from mnemos.memories.base import AddressableMemory, Memory, Projection, Reading
 from mnemos.memories.compressive import CompressiveMemory, CompressiveState
 from mnemos.memories.continuous_sparse_distributed import (
@@ -45,6 +46,8 @@ __all__ = [
     "SAM",
     "SDNC",
     "AddressableMemory",
+    "BaFastWeights",
+    "BaFastWeightsState",
     "CompressiveMemory",
     "CompressiveState",
     "ContinuousSparseDistributed",

@@ -39,6 +39,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "mann": ("MANN", {}),
     "sam": ("SAM", {}),
     "sdnc": ("SDNC", {}),
+    "fast-weights": ("BaFastWeights", {"hidden_size": 50}),
     "linear-attention": ("LinearAttention", {"heads": 4, "key_size": 16, "value_size": 16}),
     "delta-rule": ("DeltaRule", {"heads": 4, "key_size": 16, "value_size": 16}),
     "s4d": ("S4D", {}),

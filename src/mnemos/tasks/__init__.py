@@ -26,6 +26,7 @@ from mnemos.tasks.text import (
 # For every name its file and what makes it there; a task is imported only when it is asked for.
 TASKS = {
     "associative-recall": ("recall", "AssociativeRecall"),
+    "associative-retrieval": ("retrieval", "AssociativeRetrieval"),
     "babi": ("babi_words", "babi_words"),
     "copy": ("algorithms", "Copy"),
     "dynamic-n-grams": ("algorithms", "DynamicNGrams"),

@@ -12,6 +12,7 @@ from mnemos.memories import (
     S4D,
     SAM,
     SDNC,
+    BaFastWeights,
     CompressiveMemory,
     ContinuousSparseDistributed,
     DeltaRule,
@@ -65,6 +66,7 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "DNC/two_write_heads": lambda: DNC(
             3, 4, 2, read_heads=1, write_heads=2, masked_content=True, erase_freed=True, sharpen_links=True
         ),
+        "BaFastWeights": lambda: BaFastWeights(4, 3, settling=2),
         "DeltaRule": lambda: DeltaRule(4, 5, heads=2, key_size=3, value_size=2, chunk_size=4),
         "DeltaRule/dpfp": lambda: DeltaRule(3, key_size=2, value_size=3, feature_map=dpfp(2), chunk_size=32),
         "DenseHopfield": lambda: DenseHopfield(3, slots=4, sweeps=2),

@@ -1,0 +1,133 @@
+"""Multi-query associative recall: one small decoder with every mixer in turn, beside attention.
+
+Arora et al. 2024, "Zoology": what a language model with a state of fixed size lacks beside attention is to a
+large part the recall of pairs in its context. Mixers that correct what they would answer do not lack it; sums
+of outer products and diagonal state spaces of the same width do.
+
+Scaled down: the paper's 100,000 sequences for 64 epochs are here sequences that are never seen twice, first
+of 16 tokens with 2 pairs, and of twice as many of both whenever those are learned, for all mixers alike. In
+the last size from the beginning, neither attention nor a delta rule is above a guess in some hundred steps.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mnemos.models.hybrid import hybrid
+from mnemos.models.transformer import Transformer
+from mnemos.progress import Advance, between
+from mnemos.studies.fit import fit
+from mnemos.studies.study import Figure, Study, Threshold
+from mnemos.tasks.multi_query_recall import MultiQueryRecall
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+ERASING = ("delta-rule", "gated-delta", "kimi-delta", "gated-delta-2")
+NOT_ERASING = ("linear-attention", "selective-state-space")
+VOCABULARY, WIDTH, LAYERS = 256, 64, 2
+SIZES = ((16, 2), (32, 4), (64, 8))  # length and pairs
+FULL_SIZES = (*SIZES, (128, 8), (256, 16))
+TOKENS = 1024  # in a step
+STEPS, FULL_STEPS, CHECK = 2000, 8000, 100
+LEARNED, ENOUGH = 0.9, 0.995  # shares of right answers: the next size then comes, or training ends
+
+
+def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
+    mixers = ("attention", *ERASING, *NOT_ERASING)
+    sizes = FULL_SIZES if full else SIZES
+    measured: dict[str, Any] = {"pairs": sizes[-1][1], "right": {}, "steps": {}, "parameters": {}}
+    for number, name in enumerate(mixers):
+        part = between(advance, number / len(mixers), (number + 1) / len(mixers))
+        torch.manual_seed(seed)
+        network = hybrid(VOCABULARY, [name] * LAYERS, width=WIDTH, heads=1, context=FULL_SIZES[-1][0])
+        steps, right = _learn(network, seed, sizes, FULL_STEPS if full else STEPS, part)
+        measured["right"][name], measured["steps"][name] = right, steps
+        measured["parameters"][name] = sum(parameter.numel() for parameter in network.parameters())
+    last = {name: list(right.values())[-1] for name, right in measured["right"].items()}
+    worst = min(last[name] for name in ERASING)
+    return measured | {
+        "attention": last["attention"],
+        "erasing_worst": worst,
+        "not_erasing_behind": worst - max(last[name] for name in NOT_ERASING),
+    }
+
+
+def _learn(
+    network: Transformer, seed: int, sizes: tuple[tuple[int, int], ...], steps: int, advance: Advance
+) -> tuple[int, dict[str, float]]:
+    """Teaches one size after the other.
+
+    Returns:
+        The steps that it took, and by step the share of right answers at the last size.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tasks = [MultiQueryRecall(VOCABULARY, length, pairs) for length, pairs in sizes]
+    right: dict[str, float] = {}
+    taught = 0
+
+    def loss(step: int) -> Tensor:
+        task = tasks[taught]
+        batch = task.tokens(TOKENS // task.length, generator)
+        return task.loss(network(batch.inputs)[0], batch)
+
+    def done(step: int) -> bool:
+        nonlocal taught
+        if step % CHECK:
+            return False
+        right[str(step)] = _right(network, tasks[-1], seed)
+        if taught < len(tasks) - 1 and _right(network, tasks[taught], seed) > LEARNED:
+            taught += 1
+        return right[str(step)] > ENOUGH
+
+    # A task that grows: see `fit` on inertia.
+    taken = fit(network, loss, steps, learning_rate=5e-3, inertia=0.98, advance=advance, done=done)
+    right[str(taken)] = _right(network, tasks[-1], seed, rows=1024)
+    return taken, right
+
+
+@torch.no_grad()
+def _right(network: Transformer, task: MultiQueryRecall, seed: int, rows: int = 128) -> float:
+    """The share of right answers to sequences that it has not learned from."""
+    batch = task.tokens(rows, torch.Generator().manual_seed(1_000_000 + seed))
+    return 1 - task.error(network(batch.inputs)[0], batch)
+
+
+def draw(measured: Mapping[str, Any]) -> "Drawing":
+    """How recall comes, mixer by mixer."""
+    from mnemos.report.drawing import FAINT, INK, TUNED, WITH, WITHOUT, curve, drawing
+
+    with drawing(3.4) as (figure, (axes,)):
+        for name, right in measured["right"].items():
+            colour = {"attention": INK, NOT_ERASING[0]: TUNED, NOT_ERASING[1]: WITHOUT}.get(name, WITH)
+            style = ["-", "--", ":", "-."][ERASING.index(name)] if name in ERASING else "-"
+            curve(axes, right, "", colour, linestyle=style)
+            axes.lines[-1].set_label(name)
+        axes.axhline(100 / (measured["pairs"]), color=FAINT, linewidth=1.2)
+        axes.legend(frameon=False, loc="lower right", fontsize=8.5)
+        axes.set_xlabel("steps of 1,024 tokens; the line is a guess among the values shown")
+        axes.set_ylabel("keys answered rightly, %")
+    return figure
+
+
+STUDY = Study(
+    name="mqar",
+    title="Mixers that erase recall pairs as attention does, others do not (Arora et al. 2024)",
+    measure=measure,
+    thresholds={
+        "attention": Threshold(">=", 0.99),
+        "erasing_worst": Threshold(">=", 0.97),
+        "not_erasing_behind": Threshold(">=", 0.1),
+    },
+    paper=[
+        Figure("attention, all widths and lengths up to 512", "about 1.0", "Arora et al. 2024, figure 2"),
+        Figure(
+            "mixers with a state, the same sizes",
+            "need widths that grow with the length; DeltaNet is near 1.0 at (512, 64), 64 to 128 wide",
+            "Arora et al. 2024, figure 2; Yang et al. 2024, figure 2",
+        ),
+    ],
+    draw=draw,
+)

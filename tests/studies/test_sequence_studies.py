@@ -1,0 +1,62 @@
+"""The parts of the studies `mqar` and `fast-weights` that do not need their minutes."""
+
+import pytest
+import torch
+
+from mnemos.models import hybrid
+from mnemos.progress import silent
+from mnemos.studies import fast_weights, mqar
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(mqar, "TOKENS", 64)
+    monkeypatch.setattr(mqar, "CHECK", 4)
+
+
+def test_the_next_size_comes_when_one_is_learned(small, monkeypatch):
+    torch.manual_seed(0)
+    network = hybrid(8, "delta-rule", width=8, heads=1, context=16)
+    asked = []
+
+    def right(network, task, seed, rows=128):
+        asked.append(task.length)
+        return {16: 0.95, 32: 0.5, 64: 0.2}[task.length]
+
+    monkeypatch.setattr(mqar, "_right", right)
+    monkeypatch.setattr(mqar, "VOCABULARY", 32)
+    network = hybrid(32, "delta-rule", width=8, heads=1, context=64)
+    steps, shares = mqar._learn(network, 0, mqar.SIZES, 9, silent)
+    assert steps == 9
+    assert asked == [64, 16, 64, 32, 64]  # the last size for the record, the present one for progress
+    assert shares == {"4": 0.2, "8": 0.2, "9": 0.2}
+
+
+def test_unseen_sequences_are_the_same_each_time_and_not_those_learned_from():
+    torch.manual_seed(0)
+    network = hybrid(256, "attention", width=8, heads=1, context=16)
+    task = mqar.MultiQueryRecall(256, 16, 2)
+    assert mqar._right(network, task, 3) == mqar._right(network, task, 3)
+    assert mqar._right(network, task, 3) < 0.2
+
+
+def test_fast_weights_and_their_controls_differ_as_they_are_named():
+    found = fast_weights.retrievers()
+    batch = fast_weights.TASK.tokens(2, torch.Generator().manual_seed(0))
+    for network in found.values():
+        assert network(batch.inputs).shape == (2, 11, 37)
+    assert found["20 wide, no fast weights"].memory.settling == 0
+    assert isinstance(found["20 wide, not normalised"].memory.norm, torch.nn.Identity)
+    assert isinstance(found["20 wide, one layer to read out"].readout, torch.nn.Linear)
+
+
+def test_figures_are_drawn(tmp_path):
+    from mnemos.report.drawing import save
+
+    mixers = ("attention", *mqar.ERASING, *mqar.NOT_ERASING)
+    right = {name: {"100": 0.1, "200": 0.5 + 0.05 * number} for number, name in enumerate(mixers)}
+    save(mqar.draw({"right": right, "pairs": 8}), tmp_path / "mqar.png")
+    save(
+        fast_weights.draw({"right": dict.fromkeys(fast_weights.retrievers(), right["attention"])}),
+        tmp_path / "fast.png",
+    )
