@@ -22,6 +22,7 @@ from mnemos.memories.linear_associator import LinearAssociator, LinearAssociator
 from mnemos.memories.linear_attention import LinearAttention
 from mnemos.memories.mann import MANN, MANNState
 from mnemos.memories.mapped_table import MappedTable
+from mnemos.memories.memoriser_steps import MemoriserState
 from mnemos.memories.memorizing import MemorizingAttention, MemorizingState
 from mnemos.memories.modern_hopfield import ModernHopfield, ModernHopfieldState
 from mnemos.memories.multi_hop import MultiHop, MultiHopState
@@ -36,6 +37,7 @@ from mnemos.memories.selective_state_space import SelectiveStateSpace, Selective
 from mnemos.memories.short_convolution import ShortConvolution, ShortConvolutionState
 from mnemos.memories.sparse_distributed import SparseDistributed, SparseDistributedState
 from mnemos.memories.stepped import SteppedMemory
+from mnemos.memories.titans import Titans
 from mnemos.memories.value_table import StoredValues, Values, ValueTable
 
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "LinearAttention",
     "MANNState",
     "MappedTable",
+    "MemoriserState",
     "MemorizingAttention",
     "MemorizingState",
     "Memory",
@@ -106,6 +109,7 @@ __all__ = [
     "SparseDistributedState",
     "SteppedMemory",
     "StoredValues",
+    "Titans",
     "ValueTable",
     "Values",
 ]

@@ -36,6 +36,7 @@ from mnemos.memories import (
     ShortConvolution,
     SiluGate,
     SparseDistributed,
+    Titans,
 )
 from mnemos.memories.base import Memory
 from mnemos.memories.compression import DilatedConvolution, MostUsed
@@ -125,6 +126,10 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "ShortConvolution": lambda: ShortConvolution(3, kernel_size=4),
         "SparseDistributed": lambda: SparseDistributed(6, locations=20, radius=2, counter_bits=3),
         "SparseDistributed/pairs": lambda: SparseDistributed(6, 3, locations=20, radius=2, counter_bits=9),
+        "Titans": lambda: Titans(4, 5, key_size=3, value_size=2, expansion=2, chunk_size=4),
+        "Titans/linear": lambda: Titans(
+            3, heads=2, key_size=2, value_size=3, depth=1, chunk_size=1, momentum=False
+        ),
     }
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mnemos.memories.base import AddressableMemory, Memory
+from mnemos.memories.memoriser import Memoriser
 from mnemos.memories.stepped import SteppedMemory
 from mnemos.testing.trial import (
     BATCH,
@@ -177,8 +178,8 @@ def compiles(memory: Memory, backend: str = "inductor") -> None:
     """
     torch.compiler.reset()
     compiled = torch.compile(memory, fullgraph=True, backend=backend)
-    # A graph holds every step of a stepped memory, and a third is as much like the second as a fifth.
-    time = 3 if isinstance(memory, SteppedMemory) else 5
+    # A graph holds every step or chunk of these, and a third is as much like the second as a fifth.
+    time = 3 if isinstance(memory, SteppedMemory | Memoriser) else 5
     inputs, state = random_inputs(memory, time), past(memory)
     flags = {
         "mask": random_steps(memory, 0.7, time, seed=13),

@@ -1,0 +1,262 @@
+"""A memory in the weights of a small network that is trained on what it is told, while it is used."""
+
+from abc import abstractmethod
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mnemos.memories.base import AddressableMemory, Reading
+from mnemos.memories.inner_network import Error, InnerNetwork
+from mnemos.memories.memoriser_steps import (
+    MemoriserState,
+    Steps,
+    Surprises,
+    begun,
+    carry,
+    joined,
+    mixed,
+    plain,
+    replayed,
+    stepped,
+    surprises,
+    told,
+    with_weights,
+)
+from mnemos.ops.chunk_places import chunk_places, into_chunks, out_of_chunks, spans
+from mnemos.ops.test_time import MixedLayers, moment, moments, step_mixing
+from mnemos.tree import map_tensors, reset_rows, where_rows
+
+GATES = ("rate", "decay", "momentum")  # θ, α, η
+
+
+class Memoriser(AddressableMemory):
+    """What the memories of this family share; their equations are in `mnemos.ops.test_time`.
+
+    A step is one descent on the loss between what the network answers to the step's key and the step's
+    value. Its gradient is taken at the weights with which the chunk began, t' = t - t mod chunk_size: the
+    chunk is part of the definition, and of one step it is the plain rule. It counts the real steps of a
+    document, so that any split of a sequence gives the same.
+
+    Like every addressable memory, `forward` reads before it writes: a step gets what W_{t-1} answers to q_t.
+
+    In `write` and `read`, a key is the keys of all heads side by side, and so is a value; nothing is
+    projected. The slots of a reading are what goes into the last layer (of a matrix, the coordinates of the
+    query), numbered through all heads.
+
+    A subclass sets the attributes below and projects.
+    """
+
+    heads: int
+    chunk_size: int
+    largest_surprise: float  # a longer gradient of a step is scaled down to this length
+    has_momentum: bool
+    network: InnerNetwork
+    error: Error
+
+    def initial_state(self, batch_size: int) -> MemoriserState:
+        room = self.chunk_size - 1
+        shapes = [weight.shape[1:] for weight in self.network.weights]
+        weights = tuple(self._zeros(batch_size, *shape) for shape in shapes)
+        nothing = Surprises(
+            tuple(self._zeros(batch_size, room, into) for into, _ in shapes),
+            tuple(self._zeros(batch_size, room, out) for _, out in shapes),
+            self._zeros(batch_size, room),
+            self._zeros(batch_size, room),
+        )
+        momenta = weights if self.has_momentum else ()
+        position = self._origin.new_zeros(batch_size, dtype=torch.int64)
+        return MemoriserState(weights, momenta, self._zeros(batch_size) + 1, nothing, position)
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "batch time input"],
+        state: MemoriserState | None = None,
+        *,
+        mask: Bool[Tensor, "batch time"] | None = None,
+        reset: Bool[Tensor, "batch time"] | None = None,
+    ) -> tuple[Float[Tensor, "batch time output"], MemoriserState]:
+        state, real, _ = self.begin(inputs, state, mask, reset)
+        inputs = torch.where(real.unsqueeze(-1), inputs, 0)  # padding may hold anything, NaN included
+        queries, keys, values, gates = self.project(inputs)
+        read, state = self._run(state, queries, keys, values, {**gates}, real, reset)
+        return torch.where(real.unsqueeze(-1), self.emit(read), 0), state
+
+    @abstractmethod
+    def address(self, keys: Float[Tensor, "*shape keys"]) -> Float[Tensor, "*shape keys"]:
+        """The keys and queries of each head, as the network is given them."""
+
+    def write(
+        self,
+        state: MemoriserState,
+        keys: Float[Tensor, "batch time keys"],
+        values: Float[Tensor, "batch time width"],
+        *,
+        strength: Float[Tensor, "batch time"] | None = None,
+        mask: Bool[Tensor, "batch time"] | None = None,
+        rate: Float[Tensor, "batch time *heads"] | None = None,
+        decay: Float[Tensor, "batch time *heads"] | None = None,
+        momentum: Float[Tensor, "batch time *heads"] | None = None,
+    ) -> MemoriserState:
+        """Learns pairs one after the other.
+
+        Args:
+            strength: times the rate. With strength 0 a pair is not written: nothing decays, and no step is
+                counted.
+            rate: θ, how far the weights go against the gradient; None is 1/2, with which a matrix and chunks
+                of one step take over a value exactly. One for all heads or one for each, as the next two.
+            decay: α in 0 to 1, how much of the weights goes; None is 0.
+            momentum: η in 0 to 1, how much of the last change is repeated; None is 0.
+        """
+        real = keys.new_ones(keys.shape[:2], dtype=torch.bool) if mask is None else mask
+        rate = keys.new_full(keys.shape[:2], 0.5) if rate is None else rate
+        if strength is not None:
+            real = real & (strength != 0)
+            rate = rate * strength.view(*strength.shape, *[1] * (rate.dim() - 2))
+        keys, values = (torch.where(real.unsqueeze(-1), x, 0) for x in (keys, values))
+        gates = dict(zip(GATES, (rate, decay, momentum), strict=True))
+        return self._run(state, None, keys, values, gates, real, None)[1]
+
+    def read(self, state: MemoriserState, queries: Float[Tensor, "batch time keys"]) -> Reading:
+        """What the network answers with the weights as they stand."""
+        held = state.surprises
+        with torch.autocast(queries.device.type, enabled=False):
+            asked = self.address(self._split(queries).to(state.left.dtype)).transpose(1, 2)
+            mixing = moment(step_mixing(held.kept, held.momentum, self._held(state)), state.position)
+            layers = mixed(begun(state, self.network.initial), mixing, held)
+            values, inputs = self.network.answer(layers, asked)
+        weights = inputs.transpose(1, 2).flatten(2)
+        slots = torch.arange(weights.shape[2], device=weights.device).expand(weights.shape)
+        return Reading(values.transpose(1, 2).flatten(2), weights, slots)
+
+    def _run(
+        self,
+        state: MemoriserState,
+        queries: Tensor | None,
+        keys: Tensor,
+        values: Tensor,
+        gates: dict[str, Tensor | None],
+        real: Tensor,
+        reset: Tensor | None,
+    ) -> tuple[Tensor, MemoriserState]:
+        """What was read, (batch, time, width), and the state; without queries nothing is read."""
+        if real.shape[1] == 0:
+            return values.to(state.left), state
+        if not self.has_momentum and gates.get("momentum") is not None:
+            raise ValueError(f"momentum must be None: {type(self).__name__} has none")
+        with torch.autocast(keys.device.type, enabled=False):
+            dtype = state.left.dtype
+            asked = None if queries is None else self.address(self._split(queries).to(dtype))
+            key, value = self.address(self._split(keys).to(dtype)), self._split(values).to(dtype)
+            rate, decay, momentum = (self._gate(gates.get(name), value) for name in GATES)
+            steps = Steps(key, value, torch.stack([rate, 1 - decay, momentum], dim=-1))
+            read, state = (self._loop if self.naive else self._chunks)(state, asked, steps, real, reset)
+        return read.flatten(2), state
+
+    def _chunks(
+        self, state: MemoriserState, queries: Tensor | None, steps: Steps, real: Tensor, reset: Tensor | None
+    ) -> tuple[Tensor, MemoriserState]:
+        """Chunk after chunk, the steps of each at once; weights are made only after a span of several."""
+        places = chunk_places(real, reset, state.position, self.chunk_size)
+        keys, values, ways = (into_chunks(x, places).unbind(0) for x in steps)
+        asked = keys if queries is None else into_chunks(queries, places).unbind(0)
+        columns = keys[0].shape[2]
+        weights = begun(state, self.network.initial)
+        reads, chunks = [], []
+        for start, end in spans(places, self._span):
+            if places.any_fresh[start]:
+                initial = begun(self.initial_state(1), self.network.initial)
+                weights = reset_rows(weights, places.fresh[start], initial)
+            # The steps that the state holds come before those of the first chunk.
+            seen = [state.surprises] if start == 0 and self.chunk_size > 1 else []
+            before = sum(part.kept.shape[2] for part in seen)
+            _, kept, momentum = torch.cat(ways[start:end], dim=2).unbind(-1)
+            real_steps = torch.cat(places.real[start:end].unbind(0), dim=1).unsqueeze(1).expand_as(kept)
+            mixing = step_mixing(
+                torch.cat([*(part.kept for part in seen), kept], dim=2),
+                torch.cat([*(part.momentum for part in seen), momentum], dim=2),
+                torch.cat([*(self._held(state) for _ in seen), real_steps], dim=2),
+            )
+            for number in range(start, end):
+                rate, kept, momentum = ways[number].unbind(-1)
+                done = before + (number - start) * columns
+                at_start = moments(mixing, done, done + 1, done)
+                layers = plain(weights) if number == start else mixed(weights, at_start, joined(seen))
+                found = self._surprises(layers, keys[number], values[number], rate)
+                chunks.append(Surprises(*found, kept, momentum))
+                seen.append(chunks[-1])
+            if queries is not None:  # each read is before its step
+                total = before + (end - start) * columns
+                layers = mixed(weights, moments(mixing, before, total, total), joined(seen))
+                reads.append(self.network.answer(layers, torch.cat(asked[start:end], dim=2))[0])
+            if any(places.any_full[start:end]):
+                full = places.full[start:end].sum(0)
+                count = torch.where(full > 0, before + full * columns, 0)
+                weights = told(weights, moment(mixing, count), joined(seen))
+        if any(places.any_full) or any(places.any_fresh):
+            moved = with_weights(state, weights, self.network.initial)
+            state = where_rows((places.full | places.fresh).any(0), moved, state)
+        if reset is not None:
+            state = reset_rows(state, places.ended, self.initial_state(1))
+        if queries is None:
+            return steps.values, carry(state, places, chunks)
+        read = torch.cat(reads, dim=2).unflatten(2, (len(keys), -1)).movedim(2, 0)
+        return out_of_chunks(read, places), carry(state, places, chunks)
+
+    def _loop(
+        self, state: MemoriserState, queries: Tensor | None, steps: Steps, real: Tensor, reset: Tensor | None
+    ) -> tuple[Tensor, MemoriserState]:
+        """Step after step, by the definition: all weights are made."""
+        fresh = torch.zeros_like(real) if reset is None else reset
+        asked = steps.keys if queries is None else queries
+        slots = torch.arange(self.chunk_size - 1, device=real.device)
+        initial, reads = self.initial_state(1), []
+        for known, starts, *parts in zip(*(x.unbind(1) for x in (real, fresh, asked, *steps)), strict=True):
+            state = reset_rows(state, starts, initial)
+            query, key, value, way = (x.unsqueeze(2) for x in parts)
+            at_start = begun(state, self.network.initial)
+            now = replayed(at_start, state)
+            reads.append(self.network.answer(plain(now), query)[0])
+            rate, kept, momentum = way.unbind(-1)
+            step = Surprises(*self._surprises(plain(at_start), key, value, rate), kept, momentum)
+            place = slots == state.position.unsqueeze(1)
+            held = map_tensors(lambda old, new, at=place: _put(at, new, old), state.surprises, step)
+            going_on = state._replace(surprises=held, position=state.position + 1)
+            ending = with_weights(self.initial_state(len(known)), stepped(now, step), self.network.initial)
+            after = where_rows(going_on.position == self.chunk_size, ending, going_on)
+            state = where_rows(known, after, state)
+        return torch.cat(reads, dim=2).transpose(1, 2), state
+
+    def _surprises(
+        self, layers: MixedLayers, keys: Tensor, values: Tensor, rate: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        return surprises(self.network, self.error, self.largest_surprise, layers, keys, values, rate)
+
+    @property
+    def _span(self) -> int:
+        """Chunks after which weights are made. Products with weights are the dearer the fewer steps share
+        them, those among steps the more there are."""
+        return max(1, 64 // self.chunk_size)
+
+    def _held(self, state: MemoriserState) -> Bool[Tensor, "batch heads steps"]:
+        """Which of the state's steps there are."""
+        slots = torch.arange(self.chunk_size - 1, device=state.position.device)
+        return (slots < state.position.unsqueeze(1)).unsqueeze(1).expand_as(state.surprises.kept)
+
+    def _zeros(self, batch_size: int, *shape: int) -> Tensor:
+        dtype = torch.promote_types(self._origin.dtype, torch.float32)
+        return self._origin.new_zeros(batch_size, self.heads, *shape, dtype=dtype)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1))
+
+    def _gate(self, x: Tensor | None, like: Tensor) -> Float[Tensor, "batch time heads"]:
+        """A rate, decay or momentum for each head."""
+        if x is None:
+            return like.new_zeros(like.shape[:3])
+        return (x if x.dim() == 3 else x.unsqueeze(-1)).to(like).expand(like.shape[:3])
+
+
+def _put(place: Bool[Tensor, "batch slots"], new: Tensor, held: Tensor) -> Tensor:
+    shape = (place.shape[0], 1, place.shape[1], *[1] * (held.dim() - 3))
+    return torch.where(place.view(shape), new, held)
