@@ -44,7 +44,9 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Or how many steps, whichever ends first.")] = None,
     vocabulary: Annotated[int, typer.Option(help="Tokens, at least 256.")] = 1024,
     width: Annotated[int, typer.Option(help="Width of the model, a multiple of 8.")] = 128,
-    layers: Annotated[int, typer.Option(help="Layers of the model.")] = 2,
+    layers: Annotated[
+        str, typer.Option(help="How many layers of attention, or a name for each: 'gated-delta attention'.")
+    ] = "2",
     resume: Annotated[bool, typer.Option(help="Go on from where an earlier run was stopped.")] = True,
     seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
     json: Json = False,
@@ -57,13 +59,14 @@ def train(
         documents = _documents(files)
         import torch
 
-        from mnemos.models.transformer import small_transformer
+        from mnemos.models.hybrid import hybrid
         from mnemos.tasks.text import train_tokenizer
         from mnemos.training import TrainingConfig, train_language_model
 
         torch.manual_seed(seed)
         tokenizer = train_tokenizer(documents, vocabulary)
-        network = small_transformer(tokenizer.get_vocab_size() + 1, width=width, layers=layers)
+        names = ["attention"] * int(layers) if layers.isdigit() else layers
+        network = hybrid(tokenizer.get_vocab_size() + 1, names, width=width)
         config = TrainingConfig(steps=steps, seconds=seconds, seed=seed)
         started = time.perf_counter()
         with terminal.progress("training") as advance:
