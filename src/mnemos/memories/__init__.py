@@ -2,6 +2,7 @@
 
 from mnemos.memories.ba_fast_weights import BaFastWeights, BaFastWeightsState
 from mnemos.memories.base import AddressableMemory, Memory, Projection, Reading
+from mnemos.memories.cached_attention import CachedAttention, CachedAttentionState
 from mnemos.memories.compressive import CompressiveMemory, CompressiveState
 from mnemos.memories.continuous_sparse_distributed import (
     ContinuousSparseDistributed,
@@ -50,6 +51,8 @@ __all__ = [
     "AddressableMemory",
     "BaFastWeights",
     "BaFastWeightsState",
+    "CachedAttention",
+    "CachedAttentionState",
     "CompressiveMemory",
     "CompressiveState",
     "ContinuousSparseDistributed",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mnemos.memories.base import AddressableMemory, Projection, Reading, check_sizes
-from mnemos.retention.policy import Policy, Usage
+from mnemos.retention.policy import Policy, Usage, first_to_go
 from mnemos.tree import detach, map_tensors, reset_rows
 
 
@@ -216,7 +216,7 @@ class KeyValue(AddressableMemory):
         usage, clock = book.usage, book.clock.unsqueeze(1)
         looked_at = keys if self.policy.reads_keys else keys[..., :0]
         looked_at = looked_at.gather(1, book.records.unsqueeze(-1).expand(-1, -1, looked_at.shape[-1]))
-        slot = _first_to_go(self.policy.score(usage, looked_at, clock), usage.ids)
+        slot = first_to_go(self.policy.score(usage, looked_at, clock), usage.ids)
         chosen = functional.one_hot(slot, self.slots).bool() & real.unsqueeze(1)
         time = clock.to(usage.written_at)
         entry = Usage(clock, time, time, torch.zeros_like(clock), strength.unsqueeze(1))
@@ -249,14 +249,3 @@ def _touched(usage: Usage, times: Tensor, clock: Tensor) -> Usage:
     return usage._replace(
         last_read=torch.where(times > 0, now, usage.last_read), times_read=usage.times_read + times
     )
-
-
-def _first_to_go(scores: tuple[Tensor, ...], ids: Tensor) -> Tensor:
-    """The first empty slot, or the one of least worth; `order_of_departure`'s first without its sorting."""
-    empty = ids < 0
-    left = empty | ~empty.any(dim=-1, keepdim=True)
-    for score in (*scores, ids):
-        score = score.masked_fill(empty, 0)
-        most = torch.inf if score.is_floating_point() else torch.iinfo(score.dtype).max
-        left = left & (score == score.masked_fill(~left, most).amin(dim=-1, keepdim=True))
-    return left.int().argmax(dim=-1)

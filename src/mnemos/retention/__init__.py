@@ -1,5 +1,6 @@
 """What to let go: eviction policies as small data."""
 
+from mnemos.retention.attention import attention_sinks, heavy_hitters
 from mnemos.retention.oracle import belady_hits, hits
 from mnemos.retention.policy import (
     POLICY_NAMES,
@@ -20,9 +21,11 @@ __all__ = [
     "POLICY_NAMES",
     "Policy",
     "Usage",
+    "attention_sinks",
     "belady_hits",
     "decayed_strength",
     "first_in_first_out",
+    "heavy_hitters",
     "hits",
     "least_often_used",
     "least_recently_used",

@@ -62,6 +62,17 @@ def order_of_departure(
     return order
 
 
+def first_to_go(scores: tuple[Tensor, ...], ids: Int[Tensor, "*rows slots"]) -> Int[Tensor, "*rows"]:
+    """The first empty slot (id -1), or the one of least worth: `order_of_departure` without its sorting."""
+    empty = ids < 0
+    left = empty | ~empty.any(dim=-1, keepdim=True)
+    for score in (*scores, ids):
+        score = score.masked_fill(empty, 0)
+        most = torch.inf if score.is_floating_point() else torch.iinfo(score.dtype).max
+        left = left & (score == score.masked_fill(~left, most).amin(dim=-1, keepdim=True))
+    return left.int().argmax(dim=-1)
+
+
 def first_in_first_out() -> Policy:
     """The oldest goes. The cheapest policy, and the only right one for a sliding window."""
     return Policy("first_in_first_out", _by_id)

@@ -13,6 +13,7 @@ from mnemos.memories import (
     SAM,
     SDNC,
     BaFastWeights,
+    CachedAttention,
     CompressiveMemory,
     ContinuousSparseDistributed,
     DeltaRule,
@@ -47,12 +48,15 @@ from mnemos.memories.memorizing import JointSoftmax
 from mnemos.ops import hopfield
 from mnemos.ops.ngram import sign_codes
 from mnemos.ops.state_space import bilinear, inverse_poles
-from mnemos.retention import least_often_used, least_recently_used
+from mnemos.retention import attention_sinks, heavy_hitters, least_often_used, least_recently_used
 
 
 def examples() -> dict[str, Callable[[], Memory]]:
     """A constructor of a small instance by class name; variants as "Class/variant"."""
     return {
+        "CachedAttention": lambda: CachedAttention(
+            4, 3, slots=4, policy=attention_sinks(1, heavy_hitters(2)), heads=2
+        ),
         "CompressiveMemory": lambda: CompressiveMemory(
             4, 5, window=3, compressed=2, compression=DilatedConvolution(4, rate=2, dilations=(1,)), heads=2
         ),
