@@ -3,7 +3,7 @@
 import pytest
 
 from mnemos.progress import silent
-from mnemos.studies import compressive
+from mnemos.studies import compressive, memorizing
 
 
 def test_the_compressive_study_measures_and_draws(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,3 +14,10 @@ def test_the_compressive_study_measures_and_draws(monkeypatch: pytest.MonkeyPatc
     assert measured["gradient_into_the_network"] == 0
     assert set(measured["accuracies"]) == set(some)
     assert compressive.STUDY.figure(measured).axes
+
+
+def test_the_memorizing_study_measures_and_draws() -> None:
+    measured = memorizing.measure_at((128, 256), slots=64, more=128, steps=4, seed=0, advance=silent)
+    assert set(memorizing.STUDY.thresholds) <= set(measured)
+    assert measured["full_attention_difference"] < 1e-5
+    assert memorizing.STUDY.figure(measured).axes
