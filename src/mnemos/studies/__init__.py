@@ -36,6 +36,7 @@ _FILES = {
     "sam": "sam",
     "sdm": "sdm",
     "sparse-memory-finetuning": "sparse_finetuning",
+    "state-space": "state_space",
     "store-faults": "store_faults",
     "transformer-xl": "transformer_xl",
 }
