@@ -34,7 +34,7 @@ from mnemos.tasks import lagging
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-WIDTH, HEADS, RATE = 64, 4, 4
+WIDTH, HEADS, RATE = 64, 8, 4
 WINDOW, LAG = 64, 250  # the window is also the length of a segment, and the number of blocks
 
 
@@ -200,8 +200,8 @@ def draw(measured: Mapping[str, Any]) -> "Drawing":
             "mean pool": measured["attention_loss_mean_pool"],
             "taught": measured["attention_loss"],
         }
-        right.bar(list(losses), list(losses.values()), color=[WITHOUT, WITHOUT, WITH], width=0.5)
-        right.set_yscale("log")
+        bars = right.bar(list(losses), list(losses.values()), color=[WITHOUT, WITHOUT, WITH], width=0.5)
+        right.bar_label(bars, [f"{loss:.3f}" for loss in losses.values()], padding=2)
         right.set_ylabel("attention-reconstruction loss")
     return figure
 
