@@ -39,6 +39,7 @@ from mnemos.memories.short_convolution import ShortConvolution, ShortConvolution
 from mnemos.memories.sparse_distributed import SparseDistributed, SparseDistributedState
 from mnemos.memories.stepped import SteppedMemory
 from mnemos.memories.titans import Titans
+from mnemos.memories.ttt import TTTMLP, TTTLinear
 from mnemos.memories.value_table import StoredValues, Values, ValueTable
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "S4D",
     "SAM",
     "SDNC",
+    "TTTMLP",
     "AddressableMemory",
     "BaFastWeights",
     "BaFastWeightsState",
@@ -112,6 +114,7 @@ __all__ = [
     "SparseDistributedState",
     "SteppedMemory",
     "StoredValues",
+    "TTTLinear",
     "Titans",
     "ValueTable",
     "Values",

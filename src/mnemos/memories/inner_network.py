@@ -21,7 +21,8 @@ class InnerNetwork(nn.Module):
     Its parameters are the weights with which a memory begins. The weights that it has come to later are given
     to each call, so that it also runs with weights that are never made (`mnemos.ops.test_time`).
 
-    The last layer begins as zeros, so that a memory that was told nothing answers nothing.
+    The last layer begins as zeros, so that a memory that was told nothing answers nothing. With `residual`
+    all begin as small numbers (0.02): the slope of a norm of zeros would be steep without bound.
 
     Args:
         heads: independent networks.
@@ -35,8 +36,10 @@ class InnerNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.bias, self.residual = bias, residual
-        matrices = [torch.randn(heads, into, out) / into**0.5 for into, out in itertools.pairwise(sizes)]
-        matrices[-1].zero_()
+        shapes = list(itertools.pairwise(sizes))
+        scales = [0.02 if residual else into**-0.5 for into, _ in shapes]
+        scales[-1] *= float(residual)
+        matrices = [scale * torch.randn(heads, *shape) for scale, shape in zip(scales, shapes, strict=True)]
         # The bias is a last row, for an input that is always 1.
         self.weights = nn.ParameterList(functional.pad(matrix, (0, 0, 0, int(bias))) for matrix in matrices)
         if residual:

@@ -122,7 +122,8 @@ class Memoriser(AddressableMemory):
         held = state.surprises
         with torch.autocast(queries.device.type, enabled=False):
             asked = self.address(self._split(queries).to(state.left.dtype)).transpose(1, 2)
-            mixing = moment(step_mixing(held.kept, held.momentum, self._held(state)), state.position)
+            momentum = held.momentum if self.has_momentum else None
+            mixing = moment(step_mixing(held.kept, momentum, self._held(state)), state.position)
             layers = mixed(begun(state, self.network.initial), mixing, held)
             values, inputs = self.network.answer(layers, asked)
         weights = inputs.transpose(1, 2).flatten(2)
@@ -172,9 +173,10 @@ class Memoriser(AddressableMemory):
             before = sum(part.kept.shape[2] for part in seen)
             _, kept, momentum = torch.cat(ways[start:end], dim=2).unbind(-1)
             real_steps = torch.cat(places.real[start:end].unbind(0), dim=1).unsqueeze(1).expand_as(kept)
+            momentum = torch.cat([*(part.momentum for part in seen), momentum], dim=2)
             mixing = step_mixing(
                 torch.cat([*(part.kept for part in seen), kept], dim=2),
-                torch.cat([*(part.momentum for part in seen), momentum], dim=2),
+                momentum if self.has_momentum else None,
                 torch.cat([*(self._held(state) for _ in seen), real_steps], dim=2),
             )
             for number in range(start, end):

@@ -37,20 +37,24 @@ class Mixing(NamedTuple):
 
 def step_mixing(
     kept: Float[Tensor, "batch heads steps"],
-    momentum: Float[Tensor, "batch heads steps"],
+    momentum: Float[Tensor, "batch heads steps"] | None,
     real: Bool[Tensor, "batch heads steps"],
 ) -> Mixing:
     """How surprises, momentum and decay add up.
 
     Args:
         kept: 1 - α, what a step leaves of the weights.
-        momentum: η, what a step leaves of the momentum.
+        momentum: η, what a step leaves of the momentum; None where there is none.
         real: a step that is not is the identity: it neither decays nor lets the momentum act.
     """
     identity = torch.eye(kept.shape[-1] + 1, dtype=kept.dtype, device=kept.device)
-    momenta = _run_through(torch.where(real, momentum, 1), identity)
     weights = _run_through(torch.where(real, kept, 1), identity)
-    mixed = (weights[..., 1:] * real.unsqueeze(-2)) @ momenta[..., 1:, :]
+    acting = weights[..., 1:] * real.unsqueeze(-2)
+    if momentum is None:
+        nothing = torch.zeros_like(weights)
+        return Mixing(weights[..., :1], nothing[..., :1], acting, nothing[..., :1], nothing[..., 1:])
+    momenta = _run_through(torch.where(real, momentum, 1), identity)
+    mixed = acting @ momenta[..., 1:, :]
     return Mixing(weights[..., :1], mixed[..., :1], mixed[..., 1:], momenta[..., :1], momenta[..., 1:])
 
 

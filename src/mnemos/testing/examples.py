@@ -12,6 +12,7 @@ from mnemos.memories import (
     S4D,
     SAM,
     SDNC,
+    TTTMLP,
     BaFastWeights,
     CachedAttention,
     CompressiveMemory,
@@ -38,6 +39,7 @@ from mnemos.memories import (
     SiluGate,
     SparseDistributed,
     Titans,
+    TTTLinear,
 )
 from mnemos.memories.base import Memory
 from mnemos.memories.compression import DilatedConvolution, MostUsed
@@ -130,10 +132,9 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "ShortConvolution": lambda: ShortConvolution(3, kernel_size=4),
         "SparseDistributed": lambda: SparseDistributed(6, locations=20, radius=2, counter_bits=3),
         "SparseDistributed/pairs": lambda: SparseDistributed(6, 3, locations=20, radius=2, counter_bits=9),
+        "TTTLinear": lambda: TTTLinear(3, 2, heads=2, key_size=4, chunk_size=3),
+        "TTTMLP": lambda: TTTMLP(3, key_size=3, expansion=2, chunk_size=2),
         "Titans": lambda: Titans(4, 5, key_size=3, value_size=2, expansion=2, chunk_size=4),
-        "Titans/linear": lambda: Titans(
-            3, heads=2, key_size=2, value_size=3, depth=1, chunk_size=1, momentum=False
-        ),
     }
 
 
