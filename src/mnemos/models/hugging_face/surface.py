@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 try:
-    from transformers import AttentionInterface, PreTrainedModel
+    from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, PreTrainedModel
     from transformers.cache_utils import Cache, DynamicLayer, StaticLayer
     from transformers.modeling_layers import GradientCheckpointingLayer
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -62,6 +62,16 @@ def decoder(model: nn.Module) -> Decoder:
             "where one is expected"
         )
     return Decoder(inner, *found[0], config.hidden_size, config.num_attention_heads)
+
+
+def random_model(model_type: str, **sizes: Any) -> Any:
+    """A causal language model of an architecture that transformers knows, with random weights."""
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **sizes))
+
+
+def load_model(folder: Any) -> Any:
+    """The causal language model in a folder, without the memories beside it, in evaluation mode."""
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
 def attention_of(layer: nn.Module) -> nn.Module:
@@ -289,7 +299,7 @@ def _stateful(kind: Any) -> Any:
         kind.reset(self)
         self.memory_state = None
 
-    def crop(self: Any, tokens_to_remove: int) -> None:
+    def crop(self: Any, tokens_to_remove: Any) -> None:
         if tokens_to_remove:
             raise NotImplementedError(
                 "a memory cannot forget its last steps: decode without assistants, or begin with a new cache"
@@ -352,7 +362,7 @@ class SegmentLayer(DynamicLayer):  # type: ignore[misc]
         super().reset()
         self.seen = 0
 
-    def crop(self, tokens_to_remove: int) -> None:
+    def crop(self, tokens_to_remove: Any) -> None:
         if tokens_to_remove:
             raise NotImplementedError(
                 "what has left the segments before cannot come back: begin with a new cache"
