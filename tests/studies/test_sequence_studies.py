@@ -5,7 +5,7 @@ import torch
 
 from mnemos.models import hybrid
 from mnemos.progress import silent
-from mnemos.studies import fast_weights, mqar
+from mnemos.studies import fast_weights, mqar, titans
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ def test_the_next_size_comes_when_one_is_learned(small, monkeypatch):
         asked.append(task.length)
         return {16: 0.95, 32: 0.5, 64: 0.2}[task.length]
 
-    monkeypatch.setattr(mqar, "_right", right)
+    monkeypatch.setattr(mqar, "answered", right)
     monkeypatch.setattr(mqar, "VOCABULARY", 32)
     network = hybrid(32, "delta-rule", width=8, heads=1, context=64)
-    steps, shares = mqar._learn(network, 0, mqar.SIZES, 9, silent)
+    steps, shares = mqar.learn(network, 0, mqar.SIZES, 9, silent)
     assert steps == 9
     assert asked == [64, 16, 64, 32, 64]  # the last size for the record, the present one for progress
     assert shares == {"4": 0.2, "8": 0.2, "9": 0.2}
@@ -36,8 +36,8 @@ def test_unseen_sequences_are_the_same_each_time_and_not_those_learned_from():
     torch.manual_seed(0)
     network = hybrid(256, "attention", width=8, heads=1, context=16)
     task = mqar.MultiQueryRecall(256, 16, 2)
-    assert mqar._right(network, task, 3) == mqar._right(network, task, 3)
-    assert mqar._right(network, task, 3) < 0.2
+    assert mqar.answered(network, task, 3) == mqar.answered(network, task, 3)
+    assert mqar.answered(network, task, 3) < 0.2
 
 
 def test_fast_weights_and_their_controls_differ_as_they_are_named():
@@ -60,3 +60,11 @@ def test_figures_are_drawn(tmp_path):
         fast_weights.draw({"right": dict.fromkeys(fast_weights.retrievers(), right["attention"])}),
         tmp_path / "fast.png",
     )
+
+
+def test_the_study_of_titans_compares_every_kind_near_and_far(small):
+    measured = titans.measure(0, False, silent, width=8, sizes=((8, 1), (16, 2)), steps=2)
+    assert measured["recall"].keys() == measured["far"].keys() == titans.KINDS.keys()
+    assert all(0 <= share <= 1 for share in measured["far"].values())
+    assert measured.keys() >= titans.STUDY.thresholds.keys()
+    titans.draw(measured)

@@ -5,6 +5,7 @@ from typing import Any
 
 from mnemos.memories import (
     S4D,
+    TTTMLP,
     DeltaRule,
     GatedDelta,
     GatedDelta2,
@@ -13,6 +14,8 @@ from mnemos.memories import (
     Recurrent,
     SegmentAttention,
     SelectiveStateSpace,
+    Titans,
+    TTTLinear,
 )
 from mnemos.memories.base import Memory
 from mnemos.models.mixer import Mixer
@@ -27,6 +30,9 @@ LAYERS: dict[str, Callable[[int, int, int], Memory]] = {
     "gated-delta": lambda width, heads, _: Mixer(GatedDelta(width, **_sizes(width, heads))),
     "kimi-delta": lambda width, heads, _: Mixer(KimiDelta(width, **_sizes(width, heads))),
     "gated-delta-2": lambda width, heads, _: Mixer(GatedDelta2(width, **_sizes(width, heads))),
+    "titans": lambda width, heads, _: Mixer(Titans(width, **_sizes(width, heads))),
+    "ttt-linear": lambda width, heads, _: Mixer(TTTLinear(width, heads=heads, key_size=width // heads)),
+    "ttt-mlp": lambda width, heads, _: Mixer(TTTMLP(width, heads=heads, key_size=width // heads)),
     "s4d": lambda width, *_: Mixer(S4D(width)),
     "selective-state-space": lambda width, *_: Mixer(SelectiveStateSpace(width)),
     "lstm": lambda width, *_: Recurrent(width, width),

@@ -38,6 +38,7 @@ _FILES = {
     "sparse-memory-finetuning": "sparse_finetuning",
     "state-space": "state_space",
     "store-faults": "store_faults",
+    "titans": "titans",
     "transformer-xl": "transformer_xl",
 }
 

@@ -43,7 +43,7 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
         part = between(advance, number / len(mixers), (number + 1) / len(mixers))
         torch.manual_seed(seed)
         network = hybrid(VOCABULARY, [name] * LAYERS, width=WIDTH, heads=1, context=FULL_SIZES[-1][0])
-        steps, right = _learn(network, seed, sizes, FULL_STEPS if full else STEPS, part)
+        steps, right = learn(network, seed, sizes, FULL_STEPS if full else STEPS, part)
         measured["right"][name], measured["steps"][name] = right, steps
         measured["parameters"][name] = sum(parameter.numel() for parameter in network.parameters())
     last = {name: list(right.values())[-1] for name, right in measured["right"].items()}
@@ -55,10 +55,14 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
     }
 
 
-def _learn(
+def learn(
     network: Transformer, seed: int, sizes: tuple[tuple[int, int], ...], steps: int, advance: Advance
 ) -> tuple[int, dict[str, float]]:
-    """Teaches one size after the other.
+    """Teaches a network one size after the other.
+
+    Args:
+        sizes: length and pairs of each.
+        steps: at most, in all.
 
     Returns:
         The steps that it took, and by step the share of right answers at the last size.
@@ -77,19 +81,19 @@ def _learn(
         nonlocal taught
         if step % CHECK:
             return False
-        right[str(step)] = _right(network, tasks[-1], seed)
-        if taught < len(tasks) - 1 and _right(network, tasks[taught], seed) > LEARNED:
+        right[str(step)] = answered(network, tasks[-1], seed)
+        if taught < len(tasks) - 1 and answered(network, tasks[taught], seed) > LEARNED:
             taught += 1
         return right[str(step)] > ENOUGH
 
     # A task that grows: see `fit` on inertia.
     taken = fit(network, loss, steps, learning_rate=5e-3, inertia=0.98, advance=advance, done=done)
-    right[str(taken)] = _right(network, tasks[-1], seed, rows=1024)
+    right[str(taken)] = answered(network, tasks[-1], seed, rows=1024)
     return taken, right
 
 
 @torch.no_grad()
-def _right(network: Transformer, task: MultiQueryRecall, seed: int, rows: int = 128) -> float:
+def answered(network: Transformer, task: MultiQueryRecall, seed: int, rows: int = 128) -> float:
     """The share of right answers to sequences that it has not learned from."""
     batch = task.tokens(rows, torch.Generator().manual_seed(1_000_000 + seed))
     return 1 - task.error(network(batch.inputs)[0], batch)

@@ -135,6 +135,9 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "TTTLinear": lambda: TTTLinear(3, 2, heads=2, key_size=4, chunk_size=3),
         "TTTMLP": lambda: TTTMLP(3, key_size=3, expansion=2, chunk_size=2),
         "Titans": lambda: Titans(4, 5, key_size=3, value_size=2, expansion=2, chunk_size=4),
+        "Titans/linear": lambda: Titans(
+            3, heads=2, key_size=2, value_size=3, depth=1, chunk_size=1, momentum=False
+        ),
     }
 
 
