@@ -74,8 +74,8 @@ class ShortConvolution(Memory):
         return torch.where(real.unsqueeze(2), outputs, 0), ShortConvolutionState(after)
 
     def _convolved(self, joined: Float[Tensor, "batch seen input"]) -> Float[Tensor, "batch time output"]:
-        # Two-dimensional, with a height of one: on the CPU torch's kernel for that takes 0.6 of the time of
-        # its one-dimensional convolution, and half that of shifted products.
+        # Two-dimensional, with a height of one: on the CPU torch's kernel for that is faster than its
+        # one-dimensional convolution, and than a sum of shifted products.
         with torch.autocast(joined.device.type, enabled=False):
             rows = functional.conv2d(
                 joined.mT.unsqueeze(2),

@@ -2,8 +2,8 @@
 
 The loop is the specification. The scan takes one operation in place for each step, and knows its own
 derivative, which is the same recurrence backwards. A scan of logarithmic depth (Martin & Cundy 2018) goes
-through memory log T times, which on a processor takes twenty times as long, and dividing by cumulative
-products of decays ends in 0 / 0 as soon as a product underflows. A masked step has a_t = 1 and b_t = 0; a row
+through memory log T times, which on a processor is slower than the loop, and dividing by cumulative products
+of decays ends in 0 / 0 as soon as a product underflows. A masked step has a_t = 1 and b_t = 0; a row
 that starts afresh has a_t = 0.
 """
 
