@@ -3,12 +3,12 @@
 Wu et al. 2022 claim that attention to the best of many thousand old keys finds what was defined far outside
 of the context, although no gradient ever enters the memory, and that the memory can be made larger when the
 model is used. A layer with a context of 128 steps and 1,024 slots learns from documents in which names are
-used again 512 steps after their definition. With 8,192 slots, and not a step of training more, it then tells
+used again up to 1,024 steps after their definition. With 8,192 slots, and not a step of training more, it then tells
 what a name means 4,096 steps after its only definition, among as many words that mean nothing.
 
 How a key is made is taught by names that are used twice within one context. The memory adds no parameter to
 it, so what is learned there serves at any distance. In the first documents names are used often; in later
-ones once, and once again four pages on, so that a single definition has to do.
+ones once, and once again eight pages on, so that a single definition has to do.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 WIDTH, HEADS, TOP_K = 64, 2, 32
 CONTEXT, SLOTS, MORE_SLOTS = 128, 1024, 8192
 NAMES, VALUES = 8, 16
-MANY, FEW = (48, 0, 0, 0, 48), (8, 0, 0, 0, 8)  # uses of names by piece of a document
-ROWS, STEPS = 8, 160
+MANY, FEW = (48, 0, 0, 0, 48), (8, 0, 0, 0, 0, 0, 0, 0, 8)  # uses of names by piece of a document
+ROWS, STEPS = 8, 240
 DISTANCES = (512, 1024, 2048, 4096)
 CHANCE = 1 / VALUES
 COMBINATIONS: dict[str, Callable[[], Combination]] = {
