@@ -3,8 +3,8 @@
 Wu et al. 2022 claim that attention to the best of many thousand old keys finds what was defined far outside
 of the context, although no gradient ever enters the memory, and that the memory can be made larger when the
 model is used. A layer with a context of 128 steps and 1,024 slots learns from documents in which names are
-used again up to 1,024 steps after their definition. With 8,192 slots, and not a step of training more, it then tells
-what a name means 4,096 steps after its only definition, among as many words that mean nothing.
+used again up to 1,024 steps after their definition. With 8,192 slots, and not a step of training more, it
+then tells what a name means 4,096 steps after its only definition, among as many words that mean nothing.
 
 How a key is made is taught by names that are used twice within one context. The memory adds no parameter to
 it, so what is learned there serves at any distance. In the first documents names are used often; in later
