@@ -53,7 +53,7 @@ def test_fast_weights_and_their_controls_differ_as_they_are_named():
 def test_figures_are_drawn(tmp_path):
     from mnemos.report.drawing import save
 
-    mixers = ("attention", *mqar.ERASING, *mqar.NOT_ERASING)
+    mixers = ("attention", *mqar.ERASING, mqar.SUM, mqar.STATE_SPACE)
     right = {name: {"100": 0.1, "200": 0.5 + 0.05 * number} for number, name in enumerate(mixers)}
     save(mqar.draw({"right": right, "pairs": 8}), tmp_path / "mqar.png")
     save(
