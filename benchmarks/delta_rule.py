@@ -157,9 +157,9 @@ def greatest_differences(problem: Problem) -> dict[str, tuple[float, float]]:
     return differences
 
 
-def milliseconds(problem: Problem, rounds: int) -> dict[str, list[float]]:
-    """Forward and backward of every form, round after round; the first round does not count."""
-    forms = problem.forms()
+def milliseconds(problem: Problem, rounds: int, only: str = "") -> dict[str, list[float]]:
+    """Forward and backward of every form named so, round after round; the first round does not count."""
+    forms = {name: form for name, form in problem.forms().items() if name.startswith(only)}
     taken: dict[str, list[float]] = {name: [] for name in forms}
     probe = torch.randn_like(problem.values)
     for number in track(range(rounds + 1), f"{problem.kind}, T = {probe.shape[1]}"):
@@ -194,6 +194,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--times", type=int, nargs="+", default=[1024, 2048, 4096])
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument(
+        "--only", default="", help="only forms whose names begin so, such as 'mnemos, chunks'"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -204,7 +207,8 @@ def main() -> None:
             assert max(outputs, gradients) < 1e-4, f"{name} does not compute the same: {outputs}, {gradients}"
             print(f"- {name}: outputs {outputs:.1e}, gradients {gradients:.1e}")
         results = {
-            length: milliseconds(Problem(kind, length), arguments.rounds) for length in arguments.times
+            length: milliseconds(Problem(kind, length), arguments.rounds, arguments.only)
+            for length in arguments.times
         }
         print(
             f"\nForward and backward, batch 1, {HEADS} heads of {SIZE}, median of {arguments.rounds} rounds "
