@@ -81,18 +81,28 @@ class FastWeights(AddressableMemory):
     W_t q_t, the same but for the pair that it writes itself. Short convolutions, output norm and output gate
     are left to the network around it.
 
-    A concrete class says which gates the slow network sets (`gates`).
+    A concrete class adds the layers of its gates (`add_gates`) and says what they give (`gates`).
+
+    Args:
+        output_size: width of the output; None means `input_size`.
+        heads: independent matrices.
+        key_size: width of a head's keys: with `unit_length`, about how many associations it holds.
+        value_size: width of a head's values.
+        feature_map: `unit_length()`, `dpfp(shifts)`, `positive()`, `positive_sum()`, `logistic()`, or one of
+            your own; None is `default_map`, which is `unit_length()` where a class says nothing else.
+        chunk_size: steps computed together. A matter of speed only.
     """
 
     def __init__(
         self,
         input_size: int,
-        output_size: int | None,
-        heads: int,
-        key_size: int,
-        value_size: int,
-        feature_map: FeatureMap | None,
-        chunk_size: int,
+        output_size: int | None = None,
+        *,
+        heads: int = 1,
+        key_size: int = 64,
+        value_size: int = 64,
+        feature_map: FeatureMap | None = None,
+        chunk_size: int = 32,
     ) -> None:
         super().__init__()
         output_size = input_size if output_size is None else output_size
@@ -113,11 +123,20 @@ class FastWeights(AddressableMemory):
         self.key = nn.Linear(input_size, heads * key_size, bias=False)
         self.value = nn.Linear(input_size, heads * value_size, bias=False)
         self.output = nn.Linear(heads * value_size, output_size, bias=False)
+        self.add_gates(heads * key_size * self.addressing.growth)
 
     @staticmethod
     def default_map() -> FeatureMap:
         """What `feature_map` None means."""
         return unit_length()
+
+    @abstractmethod
+    def add_gates(self, channels: int) -> None:
+        """Adds the layers that set the gates.
+
+        Args:
+            channels: features of a key, all heads together.
+        """
 
     @abstractmethod
     def gates(self, inputs: Float[Tensor, "batch time input"]) -> dict[str, Tensor]:

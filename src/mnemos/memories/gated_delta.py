@@ -5,7 +5,7 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mnemos.memories.fast_weights import FastWeights, FeatureMap
+from mnemos.memories.fast_weights import FastWeights
 from mnemos.ops.forgetting import log_decay_of, starting_log_rates, starting_steps
 
 
@@ -18,33 +18,15 @@ class GatedDelta(FastWeights):
     delta rule alone must overwrite it key by key; it also costs what should have been kept.
 
     The decay is Mamba-2's (Dao & Gu 2024): α = exp(-a softplus(W x + b)), with a drawn from 1 to 16 and b
-    such that the softplus begins between .001 and .1. All else is as in `DeltaRule`.
-
-    Args:
-        output_size: width of the output; None means `input_size`.
-        heads: independent matrices.
-        key_size: width of a head's keys: about how many associations it holds.
-        value_size: width of a head's values.
-        feature_map: `unit_length()`, which None means, or another one.
-        chunk_size: steps computed together. A matter of speed only.
+    such that the softplus begins between .001 and .1. All else is as in `DeltaRule`,
+    and the arguments are those of `FastWeights`.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        output_size: int | None = None,
-        *,
-        heads: int = 1,
-        key_size: int = 64,
-        value_size: int = 64,
-        feature_map: FeatureMap | None = None,
-        chunk_size: int = 32,
-    ) -> None:
-        super().__init__(input_size, output_size, heads, key_size, value_size, feature_map, chunk_size)
-        self.strength = nn.Linear(input_size, heads)  # β before the sigmoid
-        self.step = nn.Linear(input_size, heads)
-        self.step.bias = nn.Parameter(starting_steps(heads))
-        self.log_rate = nn.Parameter(starting_log_rates(heads))  # log a
+    def add_gates(self, channels: int) -> None:
+        self.strength = nn.Linear(self.input_size, self.heads)  # β before the sigmoid
+        self.step = nn.Linear(self.input_size, self.heads)
+        self.step.bias = nn.Parameter(starting_steps(self.heads))
+        self.log_rate = nn.Parameter(starting_log_rates(self.heads))  # log a
 
     def gates(self, inputs: Float[Tensor, "batch time input"]) -> dict[str, Tensor]:
         """β in (0, 1) and log α below 0, for each head."""

@@ -5,7 +5,7 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mnemos.memories.fast_weights import FastWeights, FeatureMap
+from mnemos.memories.fast_weights import FastWeights
 from mnemos.ops.forgetting import log_decay_of, starting_log_rates, starting_steps
 
 
@@ -18,35 +18,16 @@ class GatedDelta2(FastWeights):
     b is over the channels of the keys: which of them the old answer is read from. The write gate w is over
     the channels of the values. With both gates one number it is `KimiDelta`, and with one decay `GatedDelta`.
 
-    All three gates are full linear maps here; the paper's decay is of low rank.
-
-    Args:
-        output_size: width of the output; None means `input_size`.
-        heads: independent matrices.
-        key_size: width of a head's keys: about how many associations it holds.
-        value_size: width of a head's values.
-        feature_map: `unit_length()`, which None means, or another one.
-        chunk_size: steps computed together, a power of two. A matter of speed only.
+    All three gates are full linear maps here; the paper's decay is of low rank. Arguments are those of
+    `FastWeights`.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        output_size: int | None = None,
-        *,
-        heads: int = 1,
-        key_size: int = 64,
-        value_size: int = 64,
-        feature_map: FeatureMap | None = None,
-        chunk_size: int = 32,
-    ) -> None:
-        super().__init__(input_size, output_size, heads, key_size, value_size, feature_map, chunk_size)
-        channels = heads * key_size * self.addressing.growth
-        self.erase = nn.Linear(input_size, channels)  # b before the sigmoid
-        self.write_gate = nn.Linear(input_size, heads * value_size)  # w before the sigmoid
-        self.step = nn.Linear(input_size, channels)
+    def add_gates(self, channels: int) -> None:
+        self.erase = nn.Linear(self.input_size, channels)  # b before the sigmoid
+        self.write_gate = nn.Linear(self.input_size, self.heads * self.value_size)  # w before the sigmoid
+        self.step = nn.Linear(self.input_size, channels)
         self.step.bias = nn.Parameter(starting_steps(channels))
-        self.log_rate = nn.Parameter(starting_log_rates(heads))
+        self.log_rate = nn.Parameter(starting_log_rates(self.heads))
 
     def gates(self, inputs: Float[Tensor, "batch time input"]) -> dict[str, Tensor]:
         """b and w in (0, 1), and log α below 0, for each channel of each head."""

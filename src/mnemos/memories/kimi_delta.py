@@ -5,7 +5,7 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mnemos.memories.fast_weights import FastWeights, FeatureMap
+from mnemos.memories.fast_weights import FastWeights
 from mnemos.ops.forgetting import log_decay_of, starting_log_rates, starting_steps
 
 
@@ -16,35 +16,16 @@ class KimiDelta(FastWeights):
     Kimi Team 2025, "Kimi Linear: An Expressive, Efficient Attention Architecture", eq. 1:
     S_t = S_{t-1} Diag(α_t) (I - β_t k_t ⊗ k_t) + β_t v_t ⊗ k_t, S being (width, keys), with an α_t for each
     channel of the keys. With all channels alike it is `GatedDelta`. The decays come from a map of low rank,
-    the head's value size, as in the paper, with Mamba-2's softplus and rates.
-
-    Args:
-        output_size: width of the output; None means `input_size`.
-        heads: independent matrices.
-        key_size: width of a head's keys: about how many associations it holds.
-        value_size: width of a head's values.
-        feature_map: `unit_length()`, which None means, or another one.
-        chunk_size: steps computed together, a power of two. A matter of speed only.
+    the head's value size, as in the paper, with Mamba-2's softplus and rates. Arguments are those of
+    `FastWeights`.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        output_size: int | None = None,
-        *,
-        heads: int = 1,
-        key_size: int = 64,
-        value_size: int = 64,
-        feature_map: FeatureMap | None = None,
-        chunk_size: int = 32,
-    ) -> None:
-        super().__init__(input_size, output_size, heads, key_size, value_size, feature_map, chunk_size)
-        channels = heads * key_size * self.addressing.growth
-        self.strength = nn.Linear(input_size, heads)  # β before the sigmoid
-        self.to_step = nn.Linear(input_size, value_size, bias=False)
-        self.step = nn.Linear(value_size, channels)
+    def add_gates(self, channels: int) -> None:
+        self.strength = nn.Linear(self.input_size, self.heads)  # β before the sigmoid
+        self.to_step = nn.Linear(self.input_size, self.value_size, bias=False)
+        self.step = nn.Linear(self.value_size, channels)
         self.step.bias = nn.Parameter(starting_steps(channels))
-        self.log_rate = nn.Parameter(starting_log_rates(heads))
+        self.log_rate = nn.Parameter(starting_log_rates(self.heads))
 
     def gates(self, inputs: Float[Tensor, "batch time input"]) -> dict[str, Tensor]:
         """β in (0, 1) for each head, and log α below 0 for each channel of its keys."""

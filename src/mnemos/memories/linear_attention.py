@@ -46,15 +46,26 @@ class LinearAttention(FastWeights):
         normalised: bool = True,
         chunk_size: int = 64,
     ) -> None:
-        super().__init__(input_size, output_size, heads, key_size, value_size, feature_map, chunk_size)
+        super().__init__(
+            input_size,
+            output_size,
+            heads=heads,
+            key_size=key_size,
+            value_size=value_size,
+            feature_map=feature_map,
+            chunk_size=chunk_size,
+        )
         self.normalised = normalised
+
+    def add_gates(self, channels: int) -> None:
+        """None is learned."""
 
     @staticmethod
     def default_map() -> FeatureMap:
         return positive()
 
     def gates(self, inputs: Float[Tensor, "batch time input"]) -> dict[str, Tensor]:
-        """None is learned: every pair counts once."""
+        """Every pair counts once."""
         return {"strength": inputs.new_ones(*inputs.shape[:2], self.heads)}
 
     def change(
