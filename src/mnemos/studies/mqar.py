@@ -138,6 +138,7 @@ STUDY = Study(
         "attention": Threshold(">=", 0.99),
         "erasing_worst": Threshold(">=", 0.97),
         "state_space_behind": Threshold(">=", 0.1),
+        "sum_behind": Threshold(">=", 0.1),
         "sum_behind_untaught": Threshold(">=", 0.1),
     },
     paper=[
