@@ -23,9 +23,13 @@ class Compression(nn.Module, ABC):
     the steps that are given, and so not on where a sequence was cut.
     """
 
-    rate: int  # c, steps of a block
-    span: int  # steps that are given: those of the block, and before them what more is looked at
     reads_usage: bool = False  # whether `usage` is worth working out
+
+    def __init__(self, rate: int) -> None:
+        super().__init__()
+        check_sizes(rate=rate)
+        self.rate = rate  # c, steps of a block
+        self.span = rate  # steps that are given: those of the block, and before them what more is looked at
 
     @abstractmethod
     def forward(
@@ -47,11 +51,6 @@ class Compression(nn.Module, ABC):
 class MeanPool(Compression):
     """The average of the steps."""
 
-    def __init__(self, rate: int) -> None:
-        super().__init__()
-        check_sizes(rate=rate)
-        self.rate = self.span = rate
-
     def forward(
         self, steps: Float[Tensor, "batch blocks span width"], usage: Float[Tensor, "batch blocks span"]
     ) -> Float[Tensor, "batch blocks width"]:
@@ -61,11 +60,6 @@ class MeanPool(Compression):
 @final
 class MaxPool(Compression):
     """The greatest of every component."""
-
-    def __init__(self, rate: int) -> None:
-        super().__init__()
-        check_sizes(rate=rate)
-        self.rate = self.span = rate
 
     def forward(
         self, steps: Float[Tensor, "batch blocks span width"], usage: Float[Tensor, "batch blocks span"]
@@ -78,11 +72,6 @@ class MostUsed(Compression):
     """The step that got the most attention, as it is; of equals the earliest."""
 
     reads_usage = True
-
-    def __init__(self, rate: int) -> None:
-        super().__init__()
-        check_sizes(rate=rate)
-        self.rate = self.span = rate
 
     def forward(
         self, steps: Float[Tensor, "batch blocks span width"], usage: Float[Tensor, "batch blocks span"]
@@ -100,9 +89,8 @@ class Convolution(Compression):
     """
 
     def __init__(self, width: int, rate: int) -> None:
-        super().__init__()
-        check_sizes(width=width, rate=rate)
-        self.rate = self.span = rate
+        super().__init__(rate)
+        check_sizes(width=width)
         self.kernel = nn.Linear(rate * width, width)
 
     def forward(
@@ -124,9 +112,9 @@ class DilatedConvolution(Compression):
     """
 
     def __init__(self, width: int, rate: int, dilations: Sequence[int] = (1, 2)) -> None:
-        super().__init__()
-        check_sizes(width=width, rate=rate, **{f"dilations[{i}]": size for i, size in enumerate(dilations)})
-        self.rate, self.span = rate, rate + 2 * sum(dilations)
+        super().__init__(rate)
+        check_sizes(width=width, **{f"dilations[{i}]": size for i, size in enumerate(dilations)})
+        self.span = rate + 2 * sum(dilations)
         self.layers = nn.ModuleList(nn.Conv1d(width, width, 3, dilation=size) for size in dilations)
         self.kernel = nn.Linear(rate * width, width)
 

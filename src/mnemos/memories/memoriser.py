@@ -4,7 +4,7 @@ from abc import abstractmethod
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from mnemos.memories.base import AddressableMemory, Reading
 from mnemos.memories.inner_network import Error, InnerNetwork
@@ -53,6 +53,7 @@ class Memoriser(AddressableMemory):
     has_momentum: bool
     network: InnerNetwork
     error: Error
+    output: nn.Linear
 
     def initial_state(self, batch_size: int) -> MemoriserState:
         room = self.chunk_size - 1
@@ -85,6 +86,9 @@ class Memoriser(AddressableMemory):
     @abstractmethod
     def address(self, keys: Float[Tensor, "*shape keys"]) -> Float[Tensor, "*shape keys"]:
         """The keys and queries of each head, as the network is given them."""
+
+    def emit(self, values: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time output"]:
+        return self.output(values.to(self.output.weight.dtype))
 
     def write(
         self,

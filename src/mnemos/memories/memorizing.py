@@ -13,7 +13,7 @@ from torch.nn import functional
 from mnemos.memories.base import Memory, check_sizes
 from mnemos.ops.best_keys import best_keys
 from mnemos.ops.delta_rule import unit
-from mnemos.ops.documents import Places, places, real_last
+from mnemos.ops.documents import Places, pick, places, real_last
 from mnemos.ops.relative_attention import SMALLEST_BLOCK, shifted
 from mnemos.tree import reset_rows, where_rows
 
@@ -176,8 +176,8 @@ class MemorizingAttention(Memory):
             # Real steps are moved together at the end, so that columns count them alone, and back.
             order = real_last(place.document)
             back = order.argsort(dim=1)[:, carried:] - carried  # of the real steps: never below 0
-            keys, values = _pick(keys, order), _pick(values, order)
-            queries = _pick(queries, (order[:, carried:] - carried).clamp_min(0))
+            keys, values = pick(keys, order), pick(values, order)
+            queries = pick(queries, (order[:, carried:] - carried).clamp_min(0))
             document, number = place.document.gather(1, order), place.number.gather(1, order)
             place = place._replace(document=document, number=number)
         queries = queries.transpose(1, 2)
@@ -186,7 +186,7 @@ class MemorizingAttention(Memory):
         after = MemorizingState(
             torch.where(kept, keys[:, time:], 0), torch.where(kept, values[:, time:], 0), place.clock
         )
-        return read if order is None else _pick(read, back.clamp_min(0)), after
+        return read if order is None else pick(read, back.clamp_min(0)), after
 
     def _read(
         self,
@@ -269,13 +269,6 @@ class MemorizingAttention(Memory):
 def _among(scores: Tensor, visible: Tensor) -> Tensor:
     """Scores of what is visible; finite elsewhere, so that a row of nothing is a number."""
     return scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
-
-
-def _pick(
-    x: Float[Tensor, "batch seen heads keys"], order: Int[Tensor, "batch time"]
-) -> Float[Tensor, "batch time heads keys"]:
-    """The steps `order` of each row."""
-    return x.gather(1, order[:, :, None, None].expand(-1, -1, *x.shape[2:]))
 
 
 def _rows(

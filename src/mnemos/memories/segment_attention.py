@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mnemos.memories.base import Memory, check_sizes
-from mnemos.ops.documents import pick
+from mnemos.ops.documents import pick, real_last
 from mnemos.ops.relative_attention import relative_attention, relative_attention_naive, sinusoids
 
 
@@ -91,7 +91,7 @@ class SegmentAttention(Memory):
             outputs = self._attend(seen, document)
         else:
             # Real steps are moved together at the end, so that distances count them alone, and back.
-            order = filled.byte().argsort(dim=1, stable=True)
+            order = real_last(document)
             place = order.argsort(dim=1)[:, self.window :] - self.window  # of the real steps: never below 0
             seen, document = pick(seen, order), document.gather(1, order)
             outputs = pick(self._attend(seen, document), place.clamp_min(0))

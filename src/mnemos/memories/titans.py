@@ -102,6 +102,3 @@ class Titans(Memoriser):
 
     def address(self, keys: Float[Tensor, "*shape keys"]) -> Float[Tensor, "*shape keys"]:
         return unit(keys)
-
-    def emit(self, values: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time output"]:
-        return self.output(values.to(self.output.weight.dtype))

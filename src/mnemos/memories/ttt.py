@@ -72,9 +72,6 @@ class TestTimeTraining(Memoriser):
     def address(self, keys: Float[Tensor, "*shape keys"]) -> Float[Tensor, "*shape keys"]:
         return keys
 
-    def emit(self, values: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time output"]:
-        return self.output(values.to(self.output.weight.dtype))
-
 
 @final
 class TTTLinear(TestTimeTraining):

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 
@@ -46,6 +46,6 @@ def real_last(document: Int[Tensor, "batch seen"]) -> Int[Tensor, "batch seen"]:
     return (document >= 0).byte().argsort(dim=1, stable=True)
 
 
-def pick(x: Float[Tensor, "batch seen width"], order: Int[Tensor, "batch time"]) -> Tensor:
-    """The steps `order` of each row."""
-    return x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.shape[2]))
+def pick(x: Shaped[Tensor, "batch seen *width"], order: Int[Tensor, "batch time"]) -> Tensor:
+    """The steps `order` of each row, (batch, time, *width)."""
+    return x.gather(1, order.view(*order.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:]))

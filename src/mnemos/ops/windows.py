@@ -5,6 +5,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional
 
+from mnemos.ops.documents import pick
+
 
 def windows(
     history: Tensor,
@@ -35,7 +37,7 @@ def windows(
     place = None
     if real is not None:  # real steps are moved together behind the history, masked ones before it
         order = functional.pad(real, (length, 0), value=True).byte().argsort(dim=1, stable=True)
-        joined, document = _pick(joined, order), document.gather(1, order)
+        joined, document = pick(joined, order), document.gather(1, order)
         place = (real.cumsum(1) + time - 1 - real.sum(1, keepdim=True)).clamp_min(0)
     starts = [length - number * apart for number in range(count)]
     same = [document[:, start : start + time] == document[:, length:] for start in starts]
@@ -44,14 +46,9 @@ def windows(
         for start, here in zip(starts, same, strict=True)
     ]
     found = torch.stack(seen, dim=-1)
-    found = found if place is None else _pick(found, place)
+    found = found if place is None else pick(found, place)
     return found, _where(document[:, time:] == last, joined[:, time:], nothing)
 
 
 def _where(condition: Bool[Tensor, "batch time"], x: Tensor, nothing: int) -> Tensor:
     return torch.where(condition.view(*condition.shape, *[1] * (x.dim() - 2)), x, nothing)
-
-
-def _pick(x: Tensor, order: Int[Tensor, "batch time"]) -> Tensor:
-    """The steps `order` of each row."""
-    return x.gather(1, order.view(*order.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:]))
