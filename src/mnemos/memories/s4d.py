@@ -9,6 +9,7 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
 from mnemos.memories.base import Memory, check_sizes
+from mnemos.ops.forgetting import log_uniform
 from mnemos.ops.state_space import (
     Discretisation,
     linear_poles,
@@ -111,11 +112,6 @@ class S4D(Memory):
         poles = torch.complex(-self.log_damping.to(dtype).exp(), self.frequencies.to(dtype))
         logarithms, writing = self.discretisation(poles, self.log_steps.to(dtype).exp())
         return logarithms, writing, torch.view_as_complex(self.reading.to(dtype))
-
-
-def log_uniform(bounds: tuple[float, float], count: int) -> Float[Tensor, " count"]:
-    """The logarithms of so many numbers between the bounds, uniform."""
-    return torch.empty(count).uniform_(math.log(bounds[0]), math.log(bounds[1]))
 
 
 def check_step_range(bounds: tuple[float, float]) -> None:

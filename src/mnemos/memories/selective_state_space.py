@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mnemos.memories.base import Memory, check_sizes
-from mnemos.memories.s4d import check_step_range, log_uniform
+from mnemos.memories.s4d import check_step_range
+from mnemos.ops.forgetting import starting_steps
 from mnemos.ops.selective_scan import selective_scan, selective_scan_loop
 
 
@@ -64,9 +65,7 @@ class SelectiveStateSpace(Memory):
         self.log_rates = nn.Parameter(torch.arange(1.0, state_size + 1).log().repeat(input_size, 1))
         self.skip = nn.Parameter(torch.ones(input_size))  # D
         nn.init.uniform_(self.step.weight, -(step_rank**-0.5), step_rank**-0.5)
-        steps = log_uniform(step_range, input_size).exp()
-        with torch.no_grad():
-            self.step.bias.copy_(steps + (-torch.expm1(-steps)).log())  # the inverse of softplus
+        self.step.bias = nn.Parameter(starting_steps(input_size, step_range))
 
     def initial_state(self, batch_size: int) -> SelectiveStateSpaceState:
         """Nothing has come in."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LEAST_STEP, LARGEST_STEP = 1e-3, 1e-1
+STEP_RANGE = (1e-3, 1e-1)  # of softplus(b), where training begins
 LARGEST_RATE = 16.0
 
 
@@ -29,10 +29,14 @@ def log_decay_of(
     return -log_rate.to(precise).exp() * torch.logaddexp(steps, torch.zeros_like(steps))
 
 
-def starting_steps(count: int) -> Float[Tensor, " count"]:
-    """Biases b with softplus(b) drawn log-uniformly from .001 to .1, as in Mamba."""
-    low, high = math.log(LEAST_STEP), math.log(LARGEST_STEP)
-    steps = (low + (high - low) * torch.rand(count)).exp()
+def log_uniform(bounds: tuple[float, float], count: int) -> Float[Tensor, " count"]:
+    """The logarithms of so many numbers between the bounds, uniform."""
+    return torch.empty(count).uniform_(math.log(bounds[0]), math.log(bounds[1]))
+
+
+def starting_steps(count: int, bounds: tuple[float, float] = STEP_RANGE) -> Float[Tensor, " count"]:
+    """Biases b with softplus(b) drawn log-uniformly between the bounds, as in Mamba."""
+    steps = log_uniform(bounds, count).exp()
     return steps + (-torch.expm1(-steps)).log()  # the inverse of softplus
 
 
