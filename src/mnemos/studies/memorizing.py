@@ -36,7 +36,7 @@ WIDTH, HEADS, TOP_K = 64, 2, 32
 CONTEXT, SLOTS, MORE_SLOTS = 128, 1024, 8192
 NAMES, VALUES = 8, 16
 MANY, FEW = (48, 0, 0, 0, 48), (8, 0, 0, 0, 0, 0, 0, 0, 8)  # uses of names by piece of a document
-ROWS, STEPS = 8, 240
+ROWS, STEPS = 8, 400
 DISTANCES = (512, 1024, 2048, 4096)
 CHANCE = 1 / VALUES
 COMBINATIONS: dict[str, Callable[[], Combination]] = {
@@ -130,7 +130,7 @@ def _accuracy(reader: Reader, distance: int, seed: int) -> float:
     generator = torch.Generator().manual_seed(seed)
     uses = (NAMES, *[0] * (distance // CONTEXT), NAMES)
     states = None
-    stream = definitions.documents(2 * ROWS, CONTEXT, uses, NAMES, VALUES, generator)
+    stream = definitions.documents(4 * ROWS, CONTEXT, uses, NAMES, VALUES, generator)
     for piece, _ in zip(stream, uses, strict=False):
         logits, states = reader(piece.tokens, states)
     asked = piece.targets >= 0
