@@ -50,6 +50,30 @@ def test_fast_weights_and_their_controls_differ_as_they_are_named():
     assert isinstance(found["20 wide, one layer to read out"].readout, torch.nn.Linear)
 
 
+def test_the_best_of_several_starts_counts_and_all_are_shown(monkeypatch):
+    monkeypatch.setattr(fast_weights, "STEPS", 1)
+    monkeypatch.setattr(fast_weights, "ROWS", 2)
+    asked = []
+
+    def right(network, seed, rows):
+        asked.append((network, seed, rows))
+        return len(asked) / 100
+
+    monkeypatch.setattr(fast_weights, "_right", right)
+    measured = fast_weights.measure(3, False, silent)
+    assert {name: len(runs) for name, runs in measured["right"].items()} == {
+        name: 3 if name in fast_weights.BEGUN_AGAIN else 1 for name in fast_weights.retrievers()
+    }
+    first, *others = [network for network, _, rows in asked if rows == 10_000]
+    judged = [seed for _, seed, rows in asked if rows == 10_000]
+    assert set(judged) == {fast_weights.TRIED + 3}
+    best = max(measured["right"]["fast weights, 20 wide"], key=lambda run: run["1"])["1"]
+    [network] = [asked[round(100 * best) - 1][0]]
+    assert network in others
+    assert network is not first
+    assert measured.keys() >= fast_weights.STUDY.thresholds.keys()
+
+
 def test_figures_are_drawn(tmp_path):
     from mnemos.report.drawing import save
 
@@ -57,7 +81,7 @@ def test_figures_are_drawn(tmp_path):
     right = {name: {"100": 0.1, "200": 0.5 + 0.05 * number} for number, name in enumerate(mixers)}
     save(mqar.draw({"right": right, "pairs": 8}), tmp_path / "mqar.png")
     save(
-        fast_weights.draw({"right": dict.fromkeys(fast_weights.retrievers(), right["attention"])}),
+        fast_weights.draw({"right": {name: [right["attention"]] for name in fast_weights.retrievers()}}),
         tmp_path / "fast.png",
     )
 
