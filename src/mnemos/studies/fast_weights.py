@@ -3,8 +3,8 @@
 The controls that reproductions ask for: the LSTM has the same embedding and the same readout of two layers,
 and the network of 20 is tried without those layers, without layer normalisation, and without fast weights.
 
-How far a network of 20 comes depends on how it began. So fast weights and the LSTM of 20 begin three times each.
-Of either the one that is best on sequences of their own counts, and all are shown.
+How far a network of 20 comes depends on how it began. So fast weights and the LSTM of 20 begin three times
+each. Of either the one that is best on sequences of their own counts, and all are shown.
 """
 
 from collections.abc import Mapping

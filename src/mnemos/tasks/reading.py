@@ -1,0 +1,67 @@
+"""Whole documents in streams side by side, read piece by piece: what a carried memory is for."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+NOT_A_TARGET = -100  # what torch's cross-entropy leaves out
+
+
+class Piece(NamedTuple):
+    """The next steps of every stream."""
+
+    tokens: Int[Tensor, "rows time"]
+    targets: Int[Tensor, "rows time"]  # the tokens that follow; NOT_A_TARGET where a document ends
+    reset: Bool[Tensor, "rows time"]  # a document begins before the step
+
+
+def pieces(
+    texts: Sequence[Int[Tensor, "_tokens"]], rows: int, length: int, start: int, generator: torch.Generator
+) -> Iterator[Piece]:
+    """Texts at random, one after the other in every row, for ever, in pieces that follow each other.
+
+    Every row begins somewhere within a text; each later text begins with the mark of a start.
+
+    Args:
+        texts: of at least two tokens each.
+        rows: streams side by side.
+        length: steps of a piece.
+        start: the token that marks the start of a text.
+
+    Raises:
+        ValueError: no text, or one that is too short.
+    """
+    if not texts or min(map(len, texts)) < 2:
+        raise ValueError("texts must be at least one, of at least two tokens each")
+    streams = [_stream(texts, length, start, generator) for _ in range(rows)]
+    while True:
+        tokens, fresh = (torch.stack(parts) for parts in zip(*map(next, streams), strict=True))
+        targets = tokens[:, 1:].masked_fill(fresh[:, 1:], NOT_A_TARGET)
+        yield Piece(tokens[:, :-1], targets, fresh[:, :-1])
+
+
+def _stream(
+    texts: Sequence[Tensor], length: int, start: int, generator: torch.Generator
+) -> Iterator[tuple[Int[Tensor, "time"], Bool[Tensor, "time"]]]:
+    """Tokens of one row, a piece and the one that follows it, and where texts begin."""
+
+    def drawn(most: int) -> int:
+        return int(torch.randint(most, (), generator=generator))
+
+    text = texts[drawn(len(texts))]
+    tokens = text[drawn(len(text) - 1) :]
+    fresh = _first_of(tokens)
+    while True:
+        while len(tokens) <= length:
+            text = texts[drawn(len(texts))]
+            marked = torch.cat([text.new_tensor([start]), text])
+            tokens, fresh = torch.cat([tokens, marked]), torch.cat([fresh, _first_of(marked)])
+        yield tokens[: length + 1], fresh[: length + 1]
+        tokens, fresh = tokens[length:], fresh[length:]
+
+
+def _first_of(tokens: Tensor) -> Bool[Tensor, "time"]:
+    return torch.arange(len(tokens)) == 0
