@@ -21,7 +21,8 @@ def test_it_keeps_the_directions_and_brings_their_strengths_near_one(shape: tupl
     matrices = random(3, *shape)
     found = orthogonalised(matrices)
     values = torch.linalg.svdvals(found)
-    assert values.min() > 0.65 and values.max() < 1.25
+    assert values.min() > 0.65
+    assert values.max() < 1.25
     left, _, right = torch.linalg.svd(matrices, full_matrices=False)
     turned = left.mT @ found @ right.mT  # diagonal, if the directions are the same
     torch.testing.assert_close(turned, torch.diag_embed(turned.diagonal(dim1=-2, dim2=-1)))
@@ -32,7 +33,8 @@ def test_weak_directions_are_raised_and_missing_ones_are_not() -> None:
     assert torch.linalg.svdvals(orthogonalised(weak))[:4].min() > 0.65
     missing = with_values(torch.tensor([2.0, 0.5], dtype=torch.float64), 9, 6)
     values = torch.linalg.svdvals(orthogonalised(missing))
-    assert values[:2].min() > 0.65 and values[2:].max() < 1e-12
+    assert values[:2].min() > 0.65
+    assert values[2:].max() < 1e-12
 
 
 def test_length_does_not_matter() -> None:

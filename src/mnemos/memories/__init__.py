@@ -1,5 +1,7 @@
 """The memories: one published system per file."""
 
+from mnemos.memories.atlas import Atlas
+from mnemos.memories.atlas_steps import AtlasState
 from mnemos.memories.ba_fast_weights import BaFastWeights, BaFastWeightsState
 from mnemos.memories.base import AddressableMemory, Memory, Projection, Reading
 from mnemos.memories.cached_attention import CachedAttention, CachedAttentionState
@@ -51,6 +53,8 @@ __all__ = [
     "SDNC",
     "TTTMLP",
     "AddressableMemory",
+    "Atlas",
+    "AtlasState",
     "BaFastWeights",
     "BaFastWeightsState",
     "CachedAttention",

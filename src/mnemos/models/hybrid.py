@@ -6,6 +6,7 @@ from typing import Any
 from mnemos.memories import (
     S4D,
     TTTMLP,
+    Atlas,
     DeltaRule,
     GatedDelta,
     GatedDelta2,
@@ -31,6 +32,7 @@ LAYERS: dict[str, Callable[[int, int, int], Memory]] = {
     "kimi-delta": lambda width, heads, _: Mixer(KimiDelta(width, **_sizes(width, heads))),
     "gated-delta-2": lambda width, heads, _: Mixer(GatedDelta2(width, **_sizes(width, heads))),
     "titans": lambda width, heads, _: Mixer(Titans(width, **_sizes(width, heads))),
+    "atlas": lambda width, heads, _: Mixer(Atlas(width, **_sizes(width, heads))),
     "ttt-linear": lambda width, heads, _: Mixer(TTTLinear(width, heads=heads, key_size=width // heads)),
     "ttt-mlp": lambda width, heads, _: Mixer(TTTMLP(width, heads=heads, key_size=width // heads)),
     "s4d": lambda width, *_: Mixer(S4D(width)),

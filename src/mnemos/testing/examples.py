@@ -13,6 +13,7 @@ from mnemos.memories import (
     SAM,
     SDNC,
     TTTMLP,
+    Atlas,
     BaFastWeights,
     CachedAttention,
     CompressiveMemory,
@@ -72,6 +73,20 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "DNC": lambda: DNC(4, slots=5, width=3, read_heads=2),
         "DNC/two_write_heads": lambda: DNC(
             3, 4, 2, read_heads=1, write_heads=2, masked_content=True, erase_freed=True, sharpen_links=True
+        ),
+        "Atlas": lambda: Atlas(
+            3, 2, key_size=2, value_size=2, expansion=1, chunk_size=3, window=3, newton_schulz_steps=3
+        ),
+        "Atlas/omega": lambda: Atlas(
+            4,
+            heads=2,
+            key_size=3,
+            value_size=2,
+            depth=1,
+            chunk_size=2,
+            window=4,
+            degree=1,
+            newton_schulz_steps=0,
         ),
         "BaFastWeights": lambda: BaFastWeights(4, 3, settling=2),
         "DeltaRule": lambda: DeltaRule(4, 5, heads=2, key_size=3, value_size=2, chunk_size=4),
