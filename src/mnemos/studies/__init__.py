@@ -11,6 +11,7 @@ from mnemos.studies.study import Outcome, Study
 __all__ = ["Advance", "Outcome", "Study", "load", "names", "run"]
 
 _FILES = {
+    "attach": "attach",
     "compressive-transformer": "compressive",
     "delta-rule": "delta_rule",
     "dnc": "dnc",
