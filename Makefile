@@ -17,7 +17,7 @@ run: $(READY)
 test: $(READY) $(OLDEST)/.ready
 	$(PYTEST) -m "$(NOT_SLOW) and not compiles"
 	JAXTYPING_DISABLE=1 $(PYTEST) -m "$(NOT_SLOW) and compiles"
-	PYTHONPATH=$(OLDEST):$$PYTHONPATH $(PYTEST) tests/models/test_hugging_face.py
+	PYTHONPATH=$(OLDEST):$$PYTHONPATH $(PYTEST) tests/models/hugging_face
 
 slow: $(READY)
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "slow and not compiles" -s --timeout 3600

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from mnemos.memories.base import Memory, check_sizes
-from mnemos.models.hugging_face import bank, records, saving, surface
+from mnemos.models.hugging_face import bank, cache_state, layers, records, saving, surface
 from mnemos.models.hugging_face.attention_memory import AttentionMemory, AttentionPart
 from mnemos.models.hugging_face.bank import Bank
-from mnemos.models.hugging_face.part import Current, Part, Step
+from mnemos.models.hugging_face.part import Current, Part, Step, real_steps
 from mnemos.models.hugging_face.residual_memory import ResidualPart
 from mnemos.models.hugging_face.segments import Stream
 from mnemos.stores.base import DEFAULT_NAMESPACE, Store
@@ -110,7 +110,7 @@ class Attachment:
             raise
         for layer, part in self.parts.items():
             part.current = self._current
-            surface.install(self.decoder.layers[layer], part)
+            layers.install(self.decoder.layers[layer], part)
         self._hook = self.decoder.stack.register_forward_pre_hook(self._begin, with_kwargs=True)
         self._loaded = self.decoder.model.register_load_state_dict_post_hook(self._after_loading)
         # What changes from pass to pass is not for a graph that `generate` captures once for static caches.
@@ -124,7 +124,7 @@ class Attachment:
         self._hook.remove()
         self._loaded.remove()
         for layer, part in self.parts.items():
-            surface.remove(self.decoder.layers[layer])
+            layers.remove(self.decoder.layers[layer])
             if isinstance(part, AttentionPart):
                 surface.unroute(surface.attention_of(self.decoder.layers[layer]))
         saving.save_alone(self)
@@ -153,10 +153,10 @@ class Attachment:
         elif reset is not None:
             raise ValueError("memory_reset is for texts that go on from pass to pass: use it inside carry()")
         cached = given.get("past_key_values")
-        past = surface.length(cached, 0)
+        past = cache_state.length(cached, 0)
         surface.check_positions(self.decoder.model, past + time)
         carried = self._streams is not None or (self._carries_state() and (past or given.get("use_cache")))
-        if carried and stack.training and surface.checkpoints(self.decoder.layers):
+        if carried and stack.training and layers.checkpoints(self.decoder.layers):
             raise ValueError(
                 "gradient checkpointing leaves the cache away, and what memories carry in it would be lost: "
                 "turn it off, or train without carry, past_key_values and use_cache"
@@ -164,7 +164,7 @@ class Attachment:
         if self._memorizing and surface.is_static(cached):
             raise ValueError("memorize: new keys cannot be told from old ones in a static cache")
         self.commit()
-        real = surface.real_steps(given.get("attention_mask"), batch, time, past)
+        real = real_steps(given.get("attention_mask"), batch, time, past)
         self._current.step = Step(real, dict(self.banks) if self._reading else {}, self._memorizing)
         return (), given
 

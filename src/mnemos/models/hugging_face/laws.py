@@ -7,21 +7,25 @@ Attached are an `AttentionMemory` at the first layer and a `DeltaRule` after the
 import copy
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mnemos.memories.delta_rule import DeltaRule
-from mnemos.models.hugging_face.attachment import Attachment, attach
-from mnemos.models.hugging_face.attention_memory import AttentionMemory
-from mnemos.models.hugging_face.residual_memory import ResidualPart
+from mnemos.models.hugging_face.attachment import Attachment
 from mnemos.models.hugging_face.surface import decoder, train
-
-NEW_TOKENS = 5
+from mnemos.models.hugging_face.trial import (
+    assert_close,
+    assert_same,
+    at_work,
+    attached,
+    generate,
+    no_dropout,
+    residual,
+    tokens_for,
+)
 
 
 def examine(model: nn.Module, names: list[str] | None = None) -> dict[str, str]:
@@ -49,34 +53,34 @@ def examine(model: nn.Module, names: list[str] | None = None) -> dict[str, str]:
 
 def _unchanged(model: Any) -> None:
     """Attached and empty, the outputs are the same to the last bit, by either implementation of attention."""
-    tokens, before = _tokens(model), model.config._attn_implementation
+    tokens, before = tokens_for(model), model.config._attn_implementation
     for implementation in ("eager", "sdpa"):
         model.set_attn_implementation(implementation)
         expected = model(tokens, output_hidden_states=True)
         with attached(model):
             found = model(tokens, output_hidden_states=True)
-        _same(found.logits, expected.logits)
+        assert_same(found.logits, expected.logits)
         for one, other in zip(found.hidden_states, expected.hidden_states, strict=True):
-            _same(one, other)
+            assert_same(one, other)
     model.set_attn_implementation(before)
 
 
 def _detached(model: Any) -> None:
     """Detached, the model is what it was: classes, names and weights, outputs."""
-    tokens = _tokens(model)
+    tokens = tokens_for(model)
     kinds, names, expected = list(map(type, model.modules())), list(model.state_dict()), model(tokens).logits
     with at_work(model):
         assert not torch.equal(model(tokens).logits, expected), "the memory did nothing"
     assert list(map(type, model.modules())) == kinds
     assert list(model.state_dict()) == names
-    _same(model(tokens).logits, expected)
+    assert_same(model(tokens).logits, expected)
 
 
 def _rows(model: Any) -> None:
     """A batch gives what its rows give alone."""
-    tokens = _tokens(model)
+    tokens = tokens_for(model)
     with at_work(model):
-        _close(model(tokens).logits, torch.cat([model(row).logits for row in tokens.split(1)]))
+        assert_close(model(tokens).logits, torch.cat([model(row).logits for row in tokens.split(1)]))
 
 
 def _greedy(model: Any) -> None:
@@ -100,34 +104,34 @@ def _static(model: Any) -> None:
 
 
 def _decode(model: Any, **settings: Any) -> None:
-    tokens = _tokens(model)
+    tokens = tokens_for(model)
     alone = {name: value for name, value in settings.items() if name != "cache_implementation"}
     with at_work(model):
         found, expected = (
-            _generate(model, tokens, **how) for how in (settings, {**alone, "use_cache": False})
+            generate(model, tokens, **how) for how in (settings, {**alone, "use_cache": False})
         )
-    _same(found.sequences, expected.sequences)
+    assert_same(found.sequences, expected.sequences)
     for one, other in zip(found.logits, expected.logits, strict=True):
-        _close(one, other)
+        assert_close(one, other)
 
 
 def _padding(model: Any) -> None:
     """A row with padding on its left gives what it gives without, also with a static cache."""
-    tokens = _tokens(model)
+    tokens = tokens_for(model)
     short = tokens[:1, 4:]
     padded, mask = tokens.clone(), torch.ones_like(tokens)
     padded[0, :4], mask[0, :4] = model.generation_config.pad_token_id or 0, 0
     with at_work(model):
-        expected = _generate(model, short).logits
+        expected = generate(model, short).logits
         for settings in ({}, {"cache_implementation": "static"}):
-            found = _generate(model, padded, attention_mask=mask, **settings).logits
+            found = generate(model, padded, attention_mask=mask, **settings).logits
             for one, other in zip(found, expected, strict=True):
-                _close(one[:1], other)
+                assert_close(one[:1], other)
 
 
 def _checkpointing(model: Any) -> None:
     """Gradient checkpointing gives the same gradients, also of two passes before one backward."""
-    tokens = _tokens(model)
+    tokens = tokens_for(model)
     with at_work(model) as attachment:
         start = dict(attachment.banks)
         gradients = []
@@ -135,7 +139,7 @@ def _checkpointing(model: Any) -> None:
             model.train()
             _checkpoint(model, checkpointed)
             attachment.banks = dict(start)
-            with attachment.memorize(), _no_dropout(model):
+            with attachment.memorize(), no_dropout(model):
                 losses = [model(part, labels=part, use_cache=False).loss for part in tokens.split(6, dim=1)]
                 wanted = list(attachment.parameters())
                 gradients.append(torch.autograd.grad(sum(losses), wanted, allow_unused=True))
@@ -143,7 +147,7 @@ def _checkpointing(model: Any) -> None:
         model.eval()
         for one, other in zip(*gradients, strict=True):
             assert one is not None, "a parameter of the memory has no gradient"
-            _close(one, other)
+            assert_close(one, other)
 
 
 def _checkpoint(model: Any, on: bool) -> None:
@@ -155,7 +159,7 @@ def _checkpoint(model: Any, on: bool) -> None:
 
 def _trainer(model: Any) -> None:
     """Trainer trains the memories alone, and the folder that it saves gives the same model again."""
-    tokens = _tokens(model)
+    tokens = tokens_for(model)
     frozen = {name: weight.requires_grad for name, weight in model.named_parameters()}
     before = copy.deepcopy(model.state_dict())
     with attached(model) as attachment, tempfile.TemporaryDirectory() as folder:
@@ -165,13 +169,13 @@ def _trainer(model: Any) -> None:
         with attachment.memorize():
             train(model, [{"input_ids": row, "labels": row} for row in tokens], folder)
         model.eval()
-        assert all(bool(part.gate.abs().max()) for part in _residual(attachment)), "nothing was learned"
+        assert all(bool(part.gate.abs().max()) for part in residual(attachment)), "nothing was learned"
         expected = model(tokens).logits
         attachment.detach()
         after = model.state_dict()
         assert all(torch.equal(after[name], weight) for name, weight in before.items())
         again = Attachment.from_pretrained(model, Path(folder) / "memory")
-        _same(model(tokens).logits, expected)
+        assert_same(model(tokens).logits, expected)
         again.detach()
     for name, weight in model.named_parameters():
         weight.requires_grad_(frozen[name])
@@ -181,13 +185,13 @@ def _lora(model: Any) -> None:
     """LoRA beside it: at first nothing changes, and both are trained."""
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
-    tokens, before = _tokens(model), list(model.state_dict())
+    tokens, before = tokens_for(model), list(model.state_dict())
     with at_work(model):
         expected = model(tokens).logits
     linear = _names_of_linear(model)
     wrapped = get_peft_model(copy.deepcopy(model), LoraConfig(r=2, target_modules=linear))
     with at_work(wrapped) as attachment:
-        _same(wrapped(tokens).logits, expected)
+        assert_same(wrapped(tokens).logits, expected)
         wrapped(tokens, labels=tokens).loss.backward()
         assert all(weight.grad is not None for weight in attachment.parameters())
         assert any(weight.grad is not None for name, weight in wrapped.named_parameters() if "lora_" in name)
@@ -209,14 +213,14 @@ def _names_of_linear(model: Any) -> list[str]:
 
 def _bfloat16(model: Any) -> None:
     """In bfloat16 nothing changes at first; at work, all is finite and near what float32 gives."""
-    tokens, half = _tokens(model), copy.deepcopy(model).to(torch.bfloat16)
+    tokens, half = tokens_for(model), copy.deepcopy(model).to(torch.bfloat16)
     expected = half(tokens).logits
     with attached(half):
-        _same(half(tokens).logits, expected)
+        assert_same(half(tokens).logits, expected)
     with at_work(half) as attachment:
         found = half(tokens).logits.float()
         assert all(bank.keys.dtype == torch.bfloat16 for bank in attachment.banks.values())
-        assert all(logits.isfinite().all() for logits in _generate(half, tokens).logits)
+        assert all(logits.isfinite().all() for logits in generate(half, tokens).logits)
     with at_work(model):
         exact = model(tokens).logits
     assert found.isfinite().all()
@@ -225,25 +229,25 @@ def _bfloat16(model: Any) -> None:
 
 def _saved(model: Any) -> None:
     """Saved, loaded into a model without memories: the same outputs to the last bit."""
-    tokens = _tokens(model)
+    tokens = tokens_for(model)
     with tempfile.TemporaryDirectory() as folder:
         with at_work(model) as attachment:
             expected = model(tokens).logits
             attachment.save_pretrained(folder)
         again = Attachment.from_pretrained(model, folder)
         try:
-            _same(model(tokens).logits, expected)
+            assert_same(model(tokens).logits, expected)
         finally:
             again.detach()
 
 
 def _segments(model: Any) -> None:
     """Segments with a carried cache give what one pass gives, while no more was seen than is kept."""
-    tokens = _tokens(model)
+    tokens = tokens_for(model)
     with at_work(model, segments=64) as attachment:
         cached = attachment.new_cache()
         parts = [model(part, past_key_values=cached).logits for part in tokens.split(5, dim=1)]
-        _close(torch.cat(parts, dim=1), model(tokens).logits)
+        assert_close(torch.cat(parts, dim=1), model(tokens).logits)
 
 
 LAWS: dict[str, Callable[[Any], None]] = {
@@ -262,70 +266,3 @@ LAWS: dict[str, Callable[[Any], None]] = {
     "saved": _saved,
     "segments": _segments,
 }
-
-
-@contextmanager
-def attached(model: Any, segments: int | None = None) -> Iterator[Attachment]:
-    """The model with memories that are empty."""
-    found = decoder(model)
-    torch.manual_seed(1)
-    memory = DeltaRule(found.hidden_size, heads=2, key_size=8, value_size=8)
-    memories: dict[int, Any] = {0: AttentionMemory(top_k=4, capacity=64), len(found.layers) - 1: memory}
-    attachment = attach(model, memories, segments=segments)
-    try:
-        yield attachment
-    finally:
-        if attachment.attached:
-            attachment.detach()
-
-
-@contextmanager
-def at_work(model: Any, segments: int | None = None) -> Iterator[Attachment]:
-    """The model with memories that change its outputs."""
-    with attached(model, segments) as attachment:
-        with torch.no_grad(), attachment.memorize():
-            model(_tokens(model, seed=2))
-        torch.manual_seed(3)
-        for part in _residual(attachment):
-            part.gate.data.normal_()
-        yield attachment
-
-
-def _residual(attachment: Attachment) -> list[ResidualPart]:
-    return [part for part in attachment.parts.values() if isinstance(part, ResidualPart)]
-
-
-def _tokens(model: Any, seed: int = 0) -> Tensor:
-    drawn = torch.Generator().manual_seed(seed)
-    vocabulary = model.config.get_text_config().vocab_size
-    tokens = torch.randint(min(10, vocabulary - 1), vocabulary, (2, 12), generator=drawn)
-    return tokens.to(next(model.parameters()).device)
-
-
-def _generate(model: Any, tokens: Tensor, **settings: Any) -> Any:
-    torch.manual_seed(4)
-    settings = {"attention_mask": torch.ones_like(tokens), "do_sample": False, **settings}
-    new = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "pad_token_id": 0}
-    return model.generate(tokens, return_dict_in_generate=True, output_logits=True, **new, **settings)
-
-
-@contextmanager
-def _no_dropout(model: Any) -> Iterator[None]:
-    """Training mode without its randomness."""
-    rates = {part: part.p for part in model.modules() if isinstance(part, nn.Dropout)}
-    for part in rates:
-        part.p = 0.0
-    try:
-        yield
-    finally:
-        for part, rate in rates.items():
-            part.p = rate
-
-
-def _same(one: Tensor, other: Tensor) -> None:
-    assert torch.equal(one, other), f"{(one != other).sum()} of {one.numel()} differ"
-
-
-def _close(one: Tensor, other: Tensor, tolerance: float = 1e-4) -> None:
-    difference = float((one - other).detach().abs().max())
-    assert difference <= tolerance, f"the greatest difference is {difference:.2e}"

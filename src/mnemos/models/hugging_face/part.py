@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -26,6 +27,26 @@ class Step:
     banks: Mapping[int, Bank] = field(default_factory=dict)  # by layer, as they were when the pass began
     memorizing: bool = False
     staged: dict[int, Staged] = field(default_factory=dict)  # what a commit would write
+
+
+def real_steps(attention_mask: Any, batch: int, time: int, past: int) -> Bool[Tensor, "batch time"] | None:
+    """Which steps of a pass are not padding, from whatever the model was given; None if all are real.
+
+    For compiled caches, `generate` prepares masks of (batch, 1, time, past) for each kind of layer, booleans
+    or numbers to add. Of those the diagonal is read: a step sees itself unless it is padding.
+    """
+    if isinstance(attention_mask, Mapping):
+        attention_mask = attention_mask.get("full_attention", next(iter(attention_mask.values()), None))
+    if attention_mask is None:
+        return None
+    if not isinstance(attention_mask, Tensor) or attention_mask.dim() not in (2, 4):
+        raise TypeError(f"attention_mask of this kind hides what is padding: {type(attention_mask).__name__}")
+    if attention_mask.dim() == 2:
+        return attention_mask[:, -time:].bool()
+    if past + time > attention_mask.shape[-1]:  # a window that has moved on: only generated steps come now
+        return None
+    diagonal = attention_mask[:, 0].diagonal(past, dim1=1, dim2=2)
+    return (diagonal if diagonal.dtype == torch.bool else diagonal >= 0).expand(batch, -1)
 
 
 class Current:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from mnemos.models.hugging_face import surface
+from mnemos.models.hugging_face import cache_state, surface
 from mnemos.models.hugging_face.part import Part
 from mnemos.models.hugging_face.residual_memory import ResidualPart
 from mnemos.tree import detach, reset_rows
@@ -40,7 +40,7 @@ class Stream:
                 f"carry: {len(self.real)} texts are being read, and a batch of {batch} comes: give every "
                 "batch as many rows (dataloader_drop_last=True), or begin anew"
             )
-        seen, kept = surface.length(self.cached, 0), surface.kept(self.cached)
+        seen, kept = cache_state.length(self.cached, 0), surface.kept(self.cached)
         mask = given.get("attention_mask")
         if mask is not None and (not isinstance(mask, Tensor) or mask.shape != (batch, time)):
             raise ValueError(f"carry: attention_mask must have shape ({batch}, {time}): of the segment alone")
@@ -53,7 +53,7 @@ class Stream:
             before = before & ~reset.unsqueeze(1)
         for layer, part in parts.items():
             if isinstance(part, ResidualPart):
-                surface.change_state(self.cached, layer, partial(_renewed, reset=reset, part=part))
+                cache_state.change(self.cached, layer, partial(_renewed, reset=reset, part=part))
         self.real = torch.cat([before, new], dim=1)
         whole = torch.cat([new.new_zeros(batch, seen - kept), self.real], dim=1)
         self.real = self.real[:, max(0, kept + time - surface.bound(self.cached)) :]

@@ -1,18 +1,15 @@
-"""All contact with transformers: where its layers, attention functions, masks and caches are touched.
+"""All that is imported of transformers: its models, attention functions, caches, and its Trainer.
 
 What is used of it: decoder layers are `GradientCheckpointingLayer`s in one `ModuleList`; an attention module
-chooses its function by its own `config` in `AttentionInterface`; a `Cache` is a list of `layers`.
+chooses its function by its own `config` in `AttentionInterface`; a `Cache` is a list of `layers`. On the last
+of these `layers` and `cache_state` build, which import nothing of it.
 """
 
 import copy
-import inspect
 import sys
-from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 
 try:
@@ -24,11 +21,8 @@ except ImportError as error:
     raise ImportError('attaching to a Hugging Face model needs: pip install "mnemos[hf]"') from error
 
 from mnemos.models.hugging_face.attention_memory import READING, rotate_half, unrotated
-from mnemos.models.hugging_face.part import Part
-from mnemos.tree import repeat_rows, select_rows
 
 ATTENTION = "mnemos"  # the name under which attention with memory is known to transformers
-CACHES = ("past_key_values", "layer_past", "past_key_value")  # what layers call the cache
 
 
 class Decoder(NamedTuple):
@@ -86,86 +80,11 @@ def attention_of(layer: nn.Module) -> nn.Module:
     return found[0]
 
 
-def real_steps(attention_mask: Any, batch: int, time: int, past: int) -> Bool[Tensor, "batch time"] | None:
-    """Which steps of a pass are not padding, from whatever the model was given; None if all are real.
-
-    For compiled caches, `generate` prepares masks of (batch, 1, time, past) for each kind of layer, booleans
-    or numbers to add. Of those the diagonal is read: a step sees itself unless it is padding.
-    """
-    if isinstance(attention_mask, Mapping):
-        attention_mask = attention_mask.get("full_attention", next(iter(attention_mask.values()), None))
-    if attention_mask is None:
-        return None
-    if not isinstance(attention_mask, Tensor) or attention_mask.dim() not in (2, 4):
-        raise TypeError(f"attention_mask of this kind hides what is padding: {type(attention_mask).__name__}")
-    if attention_mask.dim() == 2:
-        return attention_mask[:, -time:].bool()
-    if past + time > attention_mask.shape[-1]:  # a window that has moved on: only generated steps come now
-        return None
-    diagonal = attention_mask[:, 0].diagonal(past, dim1=1, dim2=2)
-    return (diagonal if diagonal.dtype == torch.bool else diagonal >= 0).expand(batch, -1)
-
-
 def check_positions(model: PreTrainedModel, end: int) -> None:
     """Raises ValueError where a text goes beyond the table of learned positions that a model has."""
     tables = [name for name, _ in model.named_modules() if name.endswith((".wpe", "embed_positions"))]
     if tables and end > model.config.max_position_embeddings:
         raise ValueError(f"the model knows {model.config.max_position_embeddings} positions, not {end}")
-
-
-# Layers
-
-
-def install(layer: nn.Module, part: Part) -> None:
-    """Hangs a memory into a decoder layer, by class, as FSDP does: names and weights of the layer stay."""
-    if "forward" in layer.__dict__:
-        raise TypeError(
-            "the layer's forward has been replaced, as accelerate does for device maps: it would never ask a "
-            "memory; attach to a model on one device"
-        )
-    weight = next(layer.parameters())
-    layer.memory = part.to(weight.device)
-    kind: Any = type(layer)
-    layer.__class__ = _with_memory(kind)
-
-
-def remove(layer: nn.Module) -> None:
-    """Takes the memory out: the layer is what it was."""
-    layer.__class__ = type(layer).__mro__[1]
-    del layer.memory
-
-
-@cache
-def _with_memory(kind: Any) -> Any:
-    names = list(inspect.signature(kind.forward).parameters)[1:]
-
-    class WithMemory(kind):  # type: ignore[misc]
-        def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            # As an argument the step comes back when checkpointing runs the layer once more.
-            kwargs.setdefault("memory_step", self.memory.current.step)
-            return super().__call__(*args, **kwargs)
-
-        def forward(self, *args: Any, memory_step: Any, **kwargs: Any) -> Any:
-            given = dict(zip(names, args, strict=False)) | kwargs
-            part = self.memory
-            cached = next((given[name] for name in CACHES if given.get(name) is not None), None)
-            state = _state(cached, part.layer) if part.carries_state else None
-            part.before(memory_step, attention_of(self), given.get("position_embeddings"))
-            given_back = super().forward(*args, **kwargs)
-            hidden, *rest = given_back if isinstance(given_back, tuple) else (given_back,)
-            hidden, state = part.after(memory_step, hidden, state)
-            if cached is not None and part.carries_state:
-                _keep_state(cached, part.layer, state)
-            return (hidden, *rest) if isinstance(given_back, tuple) else hidden
-
-    # Its own name would hide the layer from what transformers, accelerate and FSDP look for by name.
-    WithMemory.__name__, WithMemory.__qualname__ = kind.__name__, kind.__qualname__
-    return WithMemory
-
-
-def checkpoints(layers: nn.ModuleList) -> bool:
-    """Whether gradient checkpointing is on."""
-    return any(getattr(layer, "gradient_checkpointing", False) for layer in layers)
 
 
 # Attention
@@ -242,81 +161,9 @@ def allow_compiling(model: PreTrainedModel, before: Any) -> None:
         model.generation_config.disable_compile = before
 
 
-def length(cached: Any, layer: int) -> int:
-    """Steps that a cache has seen at a layer."""
-    return int(cached.get_seq_length(layer)) if cached is not None else 0
-
-
 def is_static(cached: Any) -> bool:
     """Whether new keys lie at places of their own, and not at the end."""
     return cached is not None and any(isinstance(layer, StaticLayer) for layer in cached.layers)
-
-
-def _state(cached: Any, layer: int) -> Any:
-    """The memory's state that a cache carries; None if both have seen nothing.
-
-    Raises:
-        ValueError: the cache has seen steps that the memory has not, or the other way round.
-    """
-    if cached is None:
-        return None
-    held = cached.layers[layer] if layer < len(cached.layers) else None
-    state = getattr(held, "memory_state", None)
-    if state is None and length(cached, layer):
-        raise ValueError(
-            f"the cache holds {length(cached, layer)} steps that the memory of layer {layer} has not seen: "
-            "begin with an empty cache after attaching"
-        )
-    return state
-
-
-def _keep_state(cached: Any, layer: int, state: Any) -> None:
-    held = cached.layers[layer]
-    if not hasattr(type(held), "memory_state"):
-        # A new object with the same content: Python refuses to change the class of this one.
-        kind: Any = type(held)
-        stateful = _stateful(kind)
-        cached.layers[layer] = stateful.__new__(stateful)
-        cached.layers[layer].__dict__ = held.__dict__
-    cached.layers[layer].memory_state = state
-
-
-@cache
-def _stateful(kind: Any) -> Any:
-    """A kind of cache layer that carries a memory's state wherever its keys and values go."""
-
-    def of_state(name: str, change: Callable[[Any, Any], Any]) -> Callable[[Any, Any], None]:
-        own = getattr(kind, name)
-
-        def both(self: Any, argument: Any) -> None:
-            own(self, argument)
-            if self.memory_state is not None:
-                self.memory_state = change(self.memory_state, argument)
-
-        return both
-
-    def reset(self: Any) -> None:
-        kind.reset(self)
-        self.memory_state = None
-
-    def crop(self: Any, tokens_to_remove: Any) -> None:
-        if tokens_to_remove:
-            raise NotImplementedError(
-                "a memory cannot forget its last steps: decode without assistants, or begin with a new cache"
-            )
-
-    rows: dict[str, Callable[[Any, Any], Any]] = {
-        "reorder_cache": select_rows,
-        "batch_select_indices": select_rows,
-        "batch_repeat_interleave": repeat_rows,
-    }
-    members: dict[str, Any] = {
-        name: of_state(name, change) for name, change in rows.items() if hasattr(kind, name)
-    }
-    members |= {"reset": reset, "crop": crop, "memory_state": None}
-    # `is_compileable` stays what it was: masks are made by it.
-    members |= {"is_croppable": False, "_layer_type": None}
-    return type(f"{kind.__name__}WithMemory", (kind,), members)
 
 
 class SegmentLayer(DynamicLayer):  # type: ignore[misc]
@@ -382,13 +229,6 @@ def kept(cached: Any) -> int:
 def bound(cached: Any) -> int:
     """How many steps a segment cache keeps."""
     return int(cached.layers[0].bound)
-
-
-def change_state(cached: Any, layer: int, change: Callable[[Any], Any]) -> None:
-    """Puts another state in the place of the one that a cache carries, if it carries one."""
-    state = getattr(cached.layers[layer], "memory_state", None)
-    if state is not None:
-        cached.layers[layer].memory_state = change(state)
 
 
 # Training
