@@ -3,7 +3,11 @@
 import pytest
 
 # What takes a memory long to compile, and is the code of another that is compiled in every run.
-SAME_STEPS = {"TTTLinear": "Titans", "TTTMLP": "Titans"}
+SAME_STEPS = {
+    "AssociativeRecurrentMemory": "RecurrentMemory",
+    "TTTLinear": "Titans",
+    "TTTMLP": "Titans",
+}
 
 
 def pytest_collection_modifyitems(items):

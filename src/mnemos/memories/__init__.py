@@ -1,5 +1,6 @@
 """The memories: one published system per file."""
 
+from mnemos.memories.associative_recurrent_memory import Associations, AssociativeRecurrentMemory
 from mnemos.memories.atlas import Atlas
 from mnemos.memories.atlas_steps import AtlasState
 from mnemos.memories.ba_fast_weights import BaFastWeights, BaFastWeightsState
@@ -32,10 +33,12 @@ from mnemos.memories.multi_hop import MultiHop, MultiHopState
 from mnemos.memories.ntm import NTM, NTMState
 from mnemos.memories.product_key import ProductKey, ProductKeyState, SiluGate
 from mnemos.memories.recurrent import GRUState, LSTMState, Recurrent, RNNState
+from mnemos.memories.recurrent_memory import MemoryTokens, RecurrentMemory
 from mnemos.memories.s4d import S4D, S4DState
 from mnemos.memories.sam import SAM, SAMState
 from mnemos.memories.sdnc import SDNC, SDNCState
 from mnemos.memories.segment_attention import SegmentAttention, SegmentAttentionState
+from mnemos.memories.segment_recurrence import SegmentRecurrence, SegmentState
 from mnemos.memories.selective_state_space import SelectiveStateSpace, SelectiveStateSpaceState
 from mnemos.memories.short_convolution import ShortConvolution, ShortConvolutionState
 from mnemos.memories.sparse_distributed import SparseDistributed, SparseDistributedState
@@ -53,6 +56,8 @@ __all__ = [
     "SDNC",
     "TTTMLP",
     "AddressableMemory",
+    "Associations",
+    "AssociativeRecurrentMemory",
     "Atlas",
     "AtlasState",
     "BaFastWeights",
@@ -92,6 +97,7 @@ __all__ = [
     "MemorizingAttention",
     "MemorizingState",
     "Memory",
+    "MemoryTokens",
     "ModernHopfield",
     "ModernHopfieldState",
     "MultiHop",
@@ -104,11 +110,14 @@ __all__ = [
     "RNNState",
     "Reading",
     "Recurrent",
+    "RecurrentMemory",
     "S4DState",
     "SAMState",
     "SDNCState",
     "SegmentAttention",
     "SegmentAttentionState",
+    "SegmentRecurrence",
+    "SegmentState",
     "SelectiveStateSpace",
     "SelectiveStateSpaceState",
     "ShortConvolution",

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mnemos.memories.base import Memory
+from mnemos.ops.rotary import rotate
 from mnemos.tree import reset_rows, where_rows
 
 
@@ -143,18 +144,6 @@ class RotaryAttention(Memory):
         filled = kept.gather(1, order)
         present = filled[:, :, None, None]
         return RotaryState(keys.gather(1, index) * present, values.gather(1, index) * present, filled)
-
-
-def rotate(
-    vectors: Float[Tensor, "batch time heads keys"], positions: Int[Tensor, "batch time"], base: float
-) -> Float[Tensor, "batch time heads keys"]:
-    """Turns the pairs (i, i + keys / 2) of a vector by position x base^(-2 i / keys), Su et al. 2021."""
-    half = vectors.shape[-1] // 2
-    speeds = base ** (-torch.arange(half, device=vectors.device) / half)
-    angles = positions[:, :, None, None] * speeds
-    cosine, sine = angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
-    left, right = vectors.split(half, dim=-1)
-    return torch.cat([left * cosine - right * sine, right * cosine + left * sine], dim=-1)
 
 
 class Features(NamedTuple):

@@ -13,6 +13,7 @@ from mnemos.memories import (
     SAM,
     SDNC,
     TTTMLP,
+    AssociativeRecurrentMemory,
     Atlas,
     BaFastWeights,
     CachedAttention,
@@ -34,6 +35,7 @@ from mnemos.memories import (
     MultiHop,
     ProductKey,
     Recurrent,
+    RecurrentMemory,
     SegmentAttention,
     SelectiveStateSpace,
     ShortConvolution,
@@ -88,6 +90,9 @@ def examples() -> dict[str, Callable[[], Memory]]:
             degree=1,
             newton_schulz_steps=0,
         ),
+        "AssociativeRecurrentMemory": lambda: AssociativeRecurrentMemory(
+            4, segment_size=3, slots=2, key_size=4, layers=2, feed_forward=3
+        ),
         "BaFastWeights": lambda: BaFastWeights(4, 3, settling=2),
         "DeltaRule": lambda: DeltaRule(4, 5, heads=2, key_size=3, value_size=2, chunk_size=4),
         "DeltaRule/dpfp": lambda: DeltaRule(3, key_size=2, value_size=3, feature_map=dpfp(2), chunk_size=32),
@@ -135,6 +140,10 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "Recurrent": lambda: Recurrent(4, 5),
         "Recurrent/gru": lambda: Recurrent(4, 5, cell="gru", longest_dependency=20),
         "Recurrent/rnn": lambda: Recurrent(4, 5, cell="rnn"),
+        "RecurrentMemory": lambda: RecurrentMemory(
+            4, segment_size=3, slots=2, layers=2, heads=2, feed_forward=3
+        ),
+        "RecurrentMemory/single_steps": lambda: RecurrentMemory(2, segment_size=1, slots=1, layers=1),
         "S4D": lambda: S4D(3, 4),
         "S4D/inverse": lambda: S4D(2, 6, inverse_poles, bilinear),
         "SAM": lambda: SAM(4, slots=7, width=3, heads=2, top_k=3),

@@ -10,6 +10,7 @@ from torch import Tensor
 from mnemos.memories.base import AddressableMemory, Memory
 from mnemos.memories.memoriser import Memoriser
 from mnemos.memories.online_learner import OnlineLearner
+from mnemos.memories.segment_recurrence import SegmentRecurrence
 from mnemos.memories.stepped import SteppedMemory
 from mnemos.testing.trial import (
     BATCH,
@@ -180,7 +181,8 @@ def compiles(memory: Memory, backend: str = "inductor") -> None:
     torch.compiler.reset()
     compiled = torch.compile(memory, fullgraph=True, backend=backend)
     # A graph holds every step or chunk of these, and a third is as much like the second as a fifth.
-    time = 3 if isinstance(memory, SteppedMemory | Memoriser | OnlineLearner) else 5
+    by_steps = SteppedMemory | Memoriser | OnlineLearner | SegmentRecurrence
+    time = 3 if isinstance(memory, by_steps) else 5
     inputs, state = random_inputs(memory, time), past(memory)
     flags = {
         "mask": random_steps(memory, 0.7, time, seed=13),
