@@ -4,10 +4,9 @@ import pytest
 import torch
 
 import mnemos.models.folder as folder
-from mnemos.memories import DeltaRule, SegmentAttention
+from mnemos.memories import DeltaRule, RotaryAttention, SegmentAttention
 from mnemos.models import (
     ModelError,
-    RotaryAttention,
     Transformer,
     language_model,
     load_model,

@@ -28,12 +28,16 @@ from mnemos.memories.mann import MANN, MANNState
 from mnemos.memories.mapped_table import MappedTable
 from mnemos.memories.memoriser_steps import MemoriserState
 from mnemos.memories.memorizing import MemorizingAttention, MemorizingState
+from mnemos.memories.memory_as_context import MemoryAsContext, MemoryAsContextState
+from mnemos.memories.memory_as_gate import MemoryAsGate, MemoryAsGateState
+from mnemos.memories.memory_as_layer import MemoryAsLayer, MemoryAsLayerState
 from mnemos.memories.modern_hopfield import ModernHopfield, ModernHopfieldState
 from mnemos.memories.multi_hop import MultiHop, MultiHopState
 from mnemos.memories.ntm import NTM, NTMState
 from mnemos.memories.product_key import ProductKey, ProductKeyState, SiluGate
 from mnemos.memories.recurrent import GRUState, LSTMState, Recurrent, RNNState
 from mnemos.memories.recurrent_memory import MemoryTokens, RecurrentMemory
+from mnemos.memories.rotary_attention import RotaryAttention, RotaryState
 from mnemos.memories.s4d import S4D, S4DState
 from mnemos.memories.sam import SAM, SAMState
 from mnemos.memories.sdnc import SDNC, SDNCState
@@ -97,6 +101,12 @@ __all__ = [
     "MemorizingAttention",
     "MemorizingState",
     "Memory",
+    "MemoryAsContext",
+    "MemoryAsContextState",
+    "MemoryAsGate",
+    "MemoryAsGateState",
+    "MemoryAsLayer",
+    "MemoryAsLayerState",
     "MemoryTokens",
     "ModernHopfield",
     "ModernHopfieldState",
@@ -111,6 +121,8 @@ __all__ = [
     "Reading",
     "Recurrent",
     "RecurrentMemory",
+    "RotaryAttention",
+    "RotaryState",
     "S4DState",
     "SAMState",
     "SDNCState",

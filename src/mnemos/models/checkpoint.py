@@ -11,12 +11,12 @@ import mnemos.memories
 from mnemos.memories.base import Memory
 from mnemos.models.folder import ModelError, fingerprint, load_folder, save_folder
 from mnemos.models.mixer import Mixer
-from mnemos.models.transformer import RotaryAttention, Transformer
+from mnemos.models.transformer import Transformer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-OF_MODELS: dict[str, type[Memory]] = {"RotaryAttention": RotaryAttention, "Mixer": Mixer}
+OF_MODELS: dict[str, type[Memory]] = {"Mixer": Mixer}
 WEIGHTS, WORDS = "model.safetensors", "tokenizer.json"
 
 

@@ -12,7 +12,11 @@ from mnemos.memories import (
     GatedDelta2,
     KimiDelta,
     LinearAttention,
+    MemoryAsContext,
+    MemoryAsGate,
+    MemoryAsLayer,
     Recurrent,
+    RotaryAttention,
     SegmentAttention,
     SelectiveStateSpace,
     Titans,
@@ -20,7 +24,7 @@ from mnemos.memories import (
 )
 from mnemos.memories.base import Memory
 from mnemos.models.mixer import Mixer
-from mnemos.models.transformer import RotaryAttention, Transformer, feed_forward_of
+from mnemos.models.transformer import Transformer, feed_forward_of
 
 # For every name, what builds the layer's memory for a width, heads and a window.
 LAYERS: dict[str, Callable[[int, int, int], Memory]] = {
@@ -33,6 +37,15 @@ LAYERS: dict[str, Callable[[int, int, int], Memory]] = {
     "gated-delta-2": lambda width, heads, _: Mixer(GatedDelta2(width, **_sizes(width, heads))),
     "titans": lambda width, heads, _: Mixer(Titans(width, **_sizes(width, heads))),
     "atlas": lambda width, heads, _: Mixer(Atlas(width, **_sizes(width, heads))),
+    "titans-mac": lambda width, heads, window: MemoryAsContext(
+        Titans(width, **_sizes(width, heads)), segment=window, heads=heads
+    ),
+    "titans-mag": lambda width, heads, window: MemoryAsGate(
+        Mixer(Titans(width, **_sizes(width, heads))), RotaryAttention(width, heads, window)
+    ),
+    "titans-mal": lambda width, heads, window: MemoryAsLayer(
+        Mixer(Titans(width, **_sizes(width, heads))), RotaryAttention(width, heads, window)
+    ),
     "ttt-linear": lambda width, heads, _: Mixer(TTTLinear(width, heads=heads, key_size=width // heads)),
     "ttt-mlp": lambda width, heads, _: Mixer(TTTMLP(width, heads=heads, key_size=width // heads)),
     "s4d": lambda width, *_: Mixer(S4D(width)),
@@ -55,7 +68,7 @@ def hybrid(
     Args:
         layers: their names, in order, in one string or one each; see `LAYERS`.
         width: of the model; a head is width / heads wide.
-        window: steps that attention sees; None is `context`.
+        window: steps that attention sees, or in a segment of "titans-mac"; None is `context`.
         context: how many tokens it is trained and judged on at a time.
 
     Raises:

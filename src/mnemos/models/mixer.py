@@ -8,6 +8,7 @@ from torch.nn.functional import silu
 
 from mnemos.memories.base import Memory
 from mnemos.memories.short_convolution import ShortConvolution, ShortConvolutionState
+from mnemos.memories.wiring import check_width, set_naive
 
 
 class MixerState(NamedTuple):
@@ -34,10 +35,7 @@ class Mixer(Memory):
 
     def __init__(self, memory: Memory, kernel_size: int = 4) -> None:
         super().__init__()
-        if memory.input_size != memory.output_size:
-            raise ValueError(
-                f"memory must give what it takes, not {memory.output_size} numbers for {memory.input_size}"
-            )
+        check_width(memory)
         self.input_size = self.output_size = memory.input_size
         self.kernel_size = kernel_size
         self.convolution = ShortConvolution(memory.input_size, kernel_size)
@@ -52,9 +50,7 @@ class Mixer(Memory):
 
     @naive.setter
     def naive(self, naive: bool) -> None:
-        for part in (self.convolution, self.memory):
-            if hasattr(part, "naive"):
-                part.naive = naive
+        set_naive(naive, self.convolution, self.memory)
 
     def initial_state(self, batch_size: int) -> MixerState:
         return MixerState(self.convolution.initial_state(batch_size), self.memory.initial_state(batch_size))

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mnemos.memories.engram import Engram, NGramHash
-from mnemos.models.transformer import Block, RotaryAttention
+from mnemos.memories.rotary_attention import RotaryAttention
+from mnemos.models.transformer import Block
 from mnemos.ops.ngram import canonical_ids
 from mnemos.progress import Advance, between
 from mnemos.sparse_optimizer import SparseOptimizer

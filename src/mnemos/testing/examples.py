@@ -31,11 +31,15 @@ from mnemos.memories import (
     LinearAssociator,
     LinearAttention,
     MemorizingAttention,
+    MemoryAsContext,
+    MemoryAsGate,
+    MemoryAsLayer,
     ModernHopfield,
     MultiHop,
     ProductKey,
     Recurrent,
     RecurrentMemory,
+    RotaryAttention,
     SegmentAttention,
     SelectiveStateSpace,
     ShortConvolution,
@@ -124,6 +128,18 @@ def examples() -> dict[str, Callable[[], Memory]]:
         "MemorizingAttention/joint": lambda: MemorizingAttention(
             3, window=1, slots=3, top_k=None, combination=JointSoftmax()
         ),
+        "MemoryAsContext": lambda: MemoryAsContext(
+            GatedDelta(4, key_size=3, value_size=2, chunk_size=4), segment=4, heads=2, persistent=2
+        ),
+        "MemoryAsContext/titans": lambda: MemoryAsContext(
+            Titans(4, key_size=2, value_size=3, depth=1, chunk_size=2), segment=3, persistent=0
+        ),
+        "MemoryAsGate": lambda: MemoryAsGate(
+            GatedDelta(4, key_size=3, value_size=2, chunk_size=4), RotaryAttention(4, 2, 3), persistent=2
+        ),
+        "MemoryAsLayer": lambda: MemoryAsLayer(
+            GatedDelta(2, key_size=3, value_size=2, chunk_size=4), SegmentAttention(2, 3, window=2), 1
+        ),
         "ModernHopfield": lambda: ModernHopfield(4, slots=3),
         "ModernHopfield/steps": lambda: ModernHopfield(3, slots=6, inverse_temperature=2.0, steps=3),
         "NTM": lambda: NTM(4, slots=5, width=3),
@@ -144,6 +160,7 @@ def examples() -> dict[str, Callable[[], Memory]]:
             4, segment_size=3, slots=2, layers=2, heads=2, feed_forward=3
         ),
         "RecurrentMemory/single_steps": lambda: RecurrentMemory(2, segment_size=1, slots=1, layers=1),
+        "RotaryAttention": lambda: RotaryAttention(8, heads=2, window=4),
         "S4D": lambda: S4D(3, 4),
         "S4D/inverse": lambda: S4D(2, 6, inverse_poles, bilinear),
         "SAM": lambda: SAM(4, slots=7, width=3, heads=2, top_k=3),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mnemos.memories.base import AddressableMemory, Memory
 from mnemos.memories.memoriser import Memoriser
+from mnemos.memories.memory_as_context import MemoryAsContext
 from mnemos.memories.online_learner import OnlineLearner
 from mnemos.memories.segment_recurrence import SegmentRecurrence
 from mnemos.memories.stepped import SteppedMemory
@@ -180,8 +181,8 @@ def compiles(memory: Memory, backend: str = "inductor") -> None:
     """
     torch.compiler.reset()
     compiled = torch.compile(memory, fullgraph=True, backend=backend)
-    # A graph holds every step or chunk of these, and a third is as much like the second as a fifth.
-    by_steps = SteppedMemory | Memoriser | OnlineLearner | SegmentRecurrence
+    # A graph holds every step, chunk or segment of these: a third is as much like the second as a fifth.
+    by_steps = SteppedMemory | Memoriser | OnlineLearner | SegmentRecurrence | MemoryAsContext
     time = 3 if isinstance(memory, by_steps) else 5
     inputs, state = random_inputs(memory, time), past(memory)
     flags = {
