@@ -5,7 +5,7 @@ import torch
 
 from mnemos.models import hybrid
 from mnemos.progress import silent
-from mnemos.studies import fast_weights, mqar, titans
+from mnemos.studies import fast_weights, mqar, titans, ttt
 
 
 @pytest.fixture
@@ -92,3 +92,12 @@ def test_the_study_of_titans_compares_every_kind_near_and_far(small):
     assert all(0 <= share <= 1 for share in measured["far"].values())
     assert measured.keys() >= titans.STUDY.thresholds.keys()
     titans.draw(measured)
+
+
+def test_the_study_of_test_time_training_holds_its_forms_to_one_another(small):
+    measured = ttt.measure(0, False, silent, width=8, sizes=((8, 1), (16, 2)), steps=2)
+    for name in ("dual_error", "dual_gradient_error", "linear_attention_error"):
+        assert ttt.STUDY.thresholds[name].met(measured[name])
+    assert measured["right"].keys() == ttt.mixers(8, 16).keys()
+    assert measured.keys() >= ttt.STUDY.thresholds.keys()
+    ttt.draw(measured)

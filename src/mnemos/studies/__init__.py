@@ -41,6 +41,7 @@ _FILES = {
     "store-faults": "store_faults",
     "titans": "titans",
     "transformer-xl": "transformer_xl",
+    "ttt": "ttt",
 }
 
 
