@@ -11,7 +11,7 @@ from mnemos.memories.base import AddressableMemory, Memory, check_sizes
 from mnemos.memories.wiring import MemoryGate, PersistentTokens, check_width, set_naive
 from mnemos.ops.chunk_places import ChunkPlaces, chunk_places, into_chunks, out_of_chunks
 from mnemos.ops.rotary import rotate
-from mnemos.tree import map_tensors, reset_rows, where_rows
+from mnemos.tree import reset_rows, where_rows
 
 
 class MemoryAsContextState(NamedTuple):
@@ -177,18 +177,26 @@ class MemoryAsContext(Memory):
             earlier = (slots < held[2].unsqueeze(1)).unsqueeze(1).expand(-1, time, -1)
             visible = torch.cat([earlier, visible], dim=2)
             keys, values = torch.cat([held[0], keys], dim=1), torch.cat([held[1], values], dim=1)
-        always = self.tokens.tokens.unsqueeze(0)
-        turns = torch.arange(self.persistent, device=queries.device).unsqueeze(0)
-        first = self._heads(self.key(always), turns), self._heads(self.value(always))
-        keys, values = (
-            torch.cat([x.expand(len(queries), -1, -1, -1), y.flatten(1, 2)], dim=1).transpose(1, 2)
-            for x, y in zip(first, (keys, values), strict=True)
-        )
+        keys, values = (x.transpose(1, 2) for x in self._after_tokens(keys, values))
         visible = functional.pad(visible.repeat_interleave(2, dim=2), (self.persistent, 0), value=True)
         attended = functional.scaled_dot_product_attention(
             queries.transpose(1, 2), keys, values, attn_mask=visible.unsqueeze(1)
         )
         return attended.transpose(1, 2)
+
+    def _after_tokens(
+        self,
+        keys: Float[Tensor, "batch time two heads keys"],
+        values: Float[Tensor, "batch time two heads keys"],
+    ) -> tuple[Float[Tensor, "batch seen heads keys"], Float[Tensor, "batch seen heads keys"]]:
+        """Keys and values of a segment, after those of the persistent tokens."""
+        tokens = self.tokens.tokens.expand(len(keys), -1, -1)
+        turns = torch.arange(self.persistent, device=keys.device).expand(len(keys), -1)
+        first = self._heads(self.key(tokens), turns)
+        return (
+            torch.cat([first, keys.flatten(1, 2)], dim=1),
+            torch.cat([self._heads(self.value(tokens)), values.flatten(1, 2)], dim=1),
+        )
 
     def _carried(
         self,
@@ -214,34 +222,28 @@ class MemoryAsContext(Memory):
         """Step after step: the specification of what `_segments` does at once."""
         initial, outputs = self.initial_state(1), []
         slots = torch.arange(self.segment, device=inputs.device)
-        always = self.tokens.tokens
         for step, known, starts in zip(inputs.split(1, 1), real.unbind(1), fresh.unbind(1), strict=True):
             state = reset_rows(state, starts, initial)
             place = state.position.unsqueeze(1)
             contents = self._contents(state.before, step, place)
-            now = (slots == place).view(*place.shape[:1], -1, 1, 1, 1)
+            now = (slots == place)[:, :, None, None, None]
             keys, values = (
-                torch.where(now, new, functional.pad(held, (0, 0) * 3 + (0, 1)))
+                torch.where(now, new, functional.pad(held, (0, 0, 0, 0, 0, 0, 0, 1)))
                 for new, held in zip(contents, (state.keys, state.values), strict=True)
             )
             query = self._heads(self.query(step), self.persistent + self.segment + place).squeeze(1)
-            turns = torch.arange(self.persistent, device=inputs.device).unsqueeze(0)
-            first = self._heads(self.key(always.unsqueeze(0)), turns).squeeze(0)
-            scores = torch.einsum("bhk,bsthk->bhst", query, keys)
-            scores = scores.masked_fill((slots > place)[:, None, :, None], -torch.inf).flatten(2)
-            scores = torch.cat([torch.einsum("bhk,shk->bhs", query, first), scores], dim=2)
-            weights = (scores / query.shape[2] ** 0.5).softmax(2)
-            seen = torch.einsum("bhs,bshk->bhk", weights[:, :, self.persistent :], values.flatten(1, 2))
-            always_values = self._heads(self.value(always))
-            seen = seen + torch.einsum("bhs,shk->bhk", weights[:, :, : self.persistent], always_values)
-            seen = self.output(seen.flatten(1)).unsqueeze(1)
+            all_keys, all_values = self._after_tokens(keys, values)
+            scores = torch.einsum("bhk,bshk->bhs", query, all_keys) / query.shape[2] ** 0.5
+            later = functional.pad((slots > place).repeat_interleave(2, dim=1), (self.persistent, 0))
+            weights = scores.masked_fill(later.unsqueeze(1), -torch.inf).softmax(2)
+            read = torch.einsum("bhs,bshk->bhk", weights, all_values)
+            seen = self.output(read.flatten(1)).unsqueeze(1)
             answers, memory = self.memory(seen, state.memory)
             outputs.append(self.gate(seen, answers))
-            going_on = MemoryAsContextState(
-                keys[:, :-1], values[:, :-1], state.position + 1, state.before, memory
+            going_on = state._replace(
+                keys=keys[:, :-1], values=values[:, :-1], position=state.position + 1, memory=memory
             )
-            begun = map_tensors(lambda new, old: new.expand_as(old), initial, going_on)
-            ending = begun._replace(before=memory, memory=memory)
+            ending = self.initial_state(len(inputs))._replace(before=memory, memory=memory)
             after = where_rows(going_on.position == self.segment, ending, going_on)
             state = where_rows(known, after, state)
         return torch.cat(outputs, dim=1), state
