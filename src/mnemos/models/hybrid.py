@@ -38,13 +38,13 @@ LAYERS: dict[str, Callable[[int, int, int], Memory]] = {
     "titans": lambda width, heads, _: Mixer(Titans(width, **_sizes(width, heads))),
     "atlas": lambda width, heads, _: Mixer(Atlas(width, **_sizes(width, heads))),
     "titans-mac": lambda width, heads, window: MemoryAsContext(
-        Titans(width, **_sizes(width, heads)), segment=window, heads=heads
+        Titans(width, **_sizes(width, heads)), segment=_short(window), heads=heads
     ),
     "titans-mag": lambda width, heads, window: MemoryAsGate(
-        Mixer(Titans(width, **_sizes(width, heads))), RotaryAttention(width, heads, window)
+        Mixer(Titans(width, **_sizes(width, heads))), RotaryAttention(width, heads, _short(window))
     ),
     "titans-mal": lambda width, heads, window: MemoryAsLayer(
-        Mixer(Titans(width, **_sizes(width, heads))), RotaryAttention(width, heads, window)
+        Mixer(Titans(width, **_sizes(width, heads))), RotaryAttention(width, heads, _short(window))
     ),
     "ttt-linear": lambda width, heads, _: Mixer(TTTLinear(width, heads=heads, key_size=width // heads)),
     "ttt-mlp": lambda width, heads, _: Mixer(TTTMLP(width, heads=heads, key_size=width // heads)),
@@ -68,7 +68,8 @@ def hybrid(
     Args:
         layers: their names, in order, in one string or one each; see `LAYERS`.
         width: of the model; a head is width / heads wide.
-        window: steps that attention sees, or in a segment of "titans-mac"; None is `context`.
+        window: steps that attention sees; None is `context`. In Titans' wirings it sees, or a segment has, a
+            quarter of them, so that there is something for the memory to remember.
         context: how many tokens it is trained and judged on at a time.
 
     Raises:
@@ -83,6 +84,10 @@ def hybrid(
         raise ValueError(f"width must be a multiple of heads, not {width} for {heads}")
     memories = [LAYERS[name](width, heads, window or context) for name in names]
     return Transformer(vocabulary_size, memories, feed_forward_of(width), context)
+
+
+def _short(window: int) -> int:
+    return max(1, window // 4)
 
 
 def _sizes(width: int, heads: int) -> dict[str, Any]:
