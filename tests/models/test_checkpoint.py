@@ -4,7 +4,9 @@ import pytest
 import torch
 
 import mnemos.models.folder as folder
-from mnemos.memories import DeltaRule, RotaryAttention, SegmentAttention
+from mnemos.memories import CompressiveMemory, DeltaRule, MemorizingAttention, RotaryAttention, SegmentAttention
+from mnemos.memories.compression import Compression, Convolution, DilatedConvolution, MaxPool, MostUsed
+from mnemos.memories.memorizing import JointSoftmax
 from mnemos.models import (
     ModelError,
     Transformer,
@@ -118,3 +120,34 @@ def test_a_tokenizer_of_another_size_is_refused(tokenizer):
     model = small_transformer(tokenizer.get_vocab_size(), width=16, heads=2)
     with pytest.raises(ValueError, match="the start of a document"):
         language_model(model, tokenizer)
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        lambda: CompressiveMemory(8, window=2, compressed=2, compression=MaxPool(2)),
+        lambda: CompressiveMemory(8, window=2, compressed=2, compression=MostUsed(2)),
+        lambda: CompressiveMemory(8, window=2, compressed=2, compression=Convolution(8, 2)),
+        lambda: CompressiveMemory(8, window=8, compressed=2, compression=DilatedConvolution(8, 2, (1,))),
+        lambda: MemorizingAttention(8, window=2, slots=4, combination=JointSoftmax()),
+    ],
+    ids=["most", "most used", "convolution", "dilated", "joint"],
+)
+def test_the_parts_of_a_memory_come_back_with_it(tmp_path, tokenizer, memory):
+    torch.manual_seed(0)
+    model = Transformer(tokenizer.get_vocab_size() + 1, [memory()], 8, 16).eval()
+    save_model(tmp_path, model, tokenizer)
+    tokens = torch.randint(model.vocabulary_size, (1, 16))
+    assert torch.equal(load_model(tmp_path).model(tokens)[0], model(tokens)[0])
+
+
+def test_a_part_that_is_no_ones_but_the_users_is_refused(tmp_path, tokenizer):
+    class Last(Compression):
+        def forward(self, steps, usage):
+            return steps[:, :, -1]
+
+    memory = CompressiveMemory(8, window=2, compressed=2, compression=Last(2))
+    model = Transformer(tokenizer.get_vocab_size() + 1, [memory], 8, 16)
+    with pytest.raises(TypeError, match="CompressiveMemory has compression of its own cannot be saved"):
+        save_model(tmp_path, model, tokenizer)
+    assert not list(tmp_path.iterdir())

@@ -91,6 +91,7 @@ class Convolution(Compression):
     def __init__(self, width: int, rate: int) -> None:
         super().__init__(rate)
         check_sizes(width=width)
+        self.width = width
         self.kernel = nn.Linear(rate * width, width)
 
     def forward(
@@ -114,6 +115,7 @@ class DilatedConvolution(Compression):
     def __init__(self, width: int, rate: int, dilations: Sequence[int] = (1, 2)) -> None:
         super().__init__(rate)
         check_sizes(width=width, **{f"dilations[{i}]": size for i, size in enumerate(dilations)})
+        self.width, self.dilations = width, tuple(dilations)
         self.span = rate + 2 * sum(dilations)
         self.layers = nn.ModuleList(nn.Conv1d(width, width, 3, dilation=size) for size in dilations)
         self.kernel = nn.Linear(rate * width, width)

@@ -42,6 +42,7 @@ class HeadGate(Combination):
 
     def __init__(self, heads: int) -> None:
         super().__init__()
+        self.heads = heads
         self.bias = nn.Parameter(torch.zeros(heads))  # b_g
 
     def forward(

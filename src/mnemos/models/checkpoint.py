@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import nn
 
 import mnemos.memories
 from mnemos.memories.base import Memory
+from mnemos.memories.compression import Convolution, DilatedConvolution, MaxPool, MeanPool, MostUsed
+from mnemos.memories.memorizing import HeadGate, JointSoftmax
 from mnemos.models.folder import ModelError, fingerprint, load_folder, save_folder
 from mnemos.models.mixer import Mixer
 from mnemos.models.transformer import Transformer
@@ -16,7 +19,15 @@ from mnemos.models.transformer import Transformer
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-OF_MODELS: dict[str, type[Memory]] = {"Mixer": Mixer}
+# What stands in a model beside the memories of `mnemos.memories`.
+PARTS: dict[str, type[nn.Module]] = {
+    part.__name__: part
+    for part in (
+        Mixer,
+        *(MeanPool, MaxPool, MostUsed, Convolution, DilatedConvolution),
+        *(HeadGate, JointSoftmax),
+    )
+}
 WEIGHTS, WORDS = "model.safetensors", "tokenizer.json"
 
 
@@ -77,35 +88,46 @@ def _contents(model: Transformer, tokenizer: "Tokenizer") -> tuple[dict[str, Any
 
 
 def _build(config: dict[str, Any]) -> Transformer:
-    memories = [_memory(described) for described in config["memories"]]
+    memories = [_built(described) for described in config["memories"]]
     return Transformer(config["vocabulary_size"], memories, config["feed_forward"], config["context"])
 
 
-def _described(memory: Memory) -> dict[str, Any]:
-    """A memory's class and arguments, among which may be another memory.
+def _described(part: nn.Module) -> dict[str, Any]:
+    """The class of a memory, or of a part of one, and its arguments, among which may be further parts.
 
     Functions that are the defaults are left out; others cannot be written to a configuration.
     """
-    parameters = inspect.signature(type(memory).__init__).parameters
     arguments = {}
-    for name, value in memory.configuration().items():
-        if callable(value) and value is parameters[name].default:
+    for parameter in inspect.signature(type(part)).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):  # a part without arguments
             continue
-        if callable(value) and not isinstance(value, Memory):
-            raise TypeError(f"a model whose {type(memory).__name__} has {name} of its own cannot be saved")
-        arguments[name] = _described(value) if isinstance(value, Memory) else value
-    return {"class": type(memory).__name__, "arguments": arguments}
+        value = getattr(part, parameter.name)
+        if isinstance(value, nn.Module) and _class_called(type(value).__name__) is type(value):
+            arguments[parameter.name] = _described(value)
+        elif not callable(value):
+            arguments[parameter.name] = value
+        elif value is not parameter.default:
+            owner = type(part).__name__
+            raise TypeError(f"a model whose {owner} has {parameter.name} of its own cannot be saved")
+    return {"class": type(part).__name__, "arguments": arguments}
 
 
-def _memory(described: dict[str, Any]) -> Memory:
+def _built(described: dict[str, Any]) -> Any:
     name = described["class"]
-    found = OF_MODELS.get(name) or getattr(mnemos.memories, name, None)
-    if not (isinstance(found, type) and issubclass(found, Memory)):
+    found = _class_called(name)
+    if found is None:
         raise KeyError(f"this version of mnemos has no memory called {name}")
     arguments = described["arguments"]
     for name, value in arguments.items():
         if isinstance(value, dict):
-            arguments[name] = _memory(value)
+            arguments[name] = _built(value)
         elif isinstance(value, list):  # JSON knows no tuples
             arguments[name] = tuple(value)
     return found(**arguments)
+
+
+def _class_called(name: str) -> type[nn.Module] | None:
+    if name in PARTS:
+        return PARTS[name]
+    found = getattr(mnemos.memories, name, None)
+    return found if isinstance(found, type) and issubclass(found, Memory) else None

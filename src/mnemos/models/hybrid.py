@@ -7,6 +7,7 @@ from mnemos.memories import (
     S4D,
     TTTMLP,
     Atlas,
+    CompressiveMemory,
     DeltaRule,
     GatedDelta,
     GatedDelta2,
@@ -15,6 +16,7 @@ from mnemos.memories import (
     MemoryAsContext,
     MemoryAsGate,
     MemoryAsLayer,
+    MemorizingAttention,
     Recurrent,
     RotaryAttention,
     SegmentAttention,
@@ -23,6 +25,8 @@ from mnemos.memories import (
     TTTLinear,
 )
 from mnemos.memories.base import Memory
+from mnemos.memories.compression import MeanPool
+from mnemos.memories.memorizing import HeadGate
 from mnemos.models.mixer import Mixer
 from mnemos.models.transformer import Transformer, feed_forward_of
 
@@ -30,6 +34,12 @@ from mnemos.models.transformer import Transformer, feed_forward_of
 LAYERS: dict[str, Callable[[int, int, int], Memory]] = {
     "attention": lambda width, heads, window: RotaryAttention(width, heads, window),
     "segment-attention": lambda width, heads, window: SegmentAttention(width, window=window, heads=heads),
+    "compressive-memory": lambda width, heads, window: CompressiveMemory(
+        width, window=window, compressed=window, compression=MeanPool(4), heads=heads
+    ),
+    "memorizing-attention": lambda width, heads, window: MemorizingAttention(
+        width, window=window, slots=8 * window, combination=HeadGate(heads), heads=heads
+    ),
     "linear-attention": lambda width, heads, _: Mixer(LinearAttention(width, **_sizes(width, heads))),
     "delta-rule": lambda width, heads, _: Mixer(DeltaRule(width, **_sizes(width, heads))),
     "gated-delta": lambda width, heads, _: Mixer(GatedDelta(width, **_sizes(width, heads))),

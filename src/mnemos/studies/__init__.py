@@ -22,6 +22,7 @@ _FILES = {
     "hopfield": "hopfield",
     "knn-lm": "knn_lm",
     "kv-memnn": "kv_memnn",
+    "language-model": "language_model",
     "linear-associator": "linear_associator",
     "lstm": "lstm",
     "mann": "mann",
