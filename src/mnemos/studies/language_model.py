@@ -77,11 +77,11 @@ def decoder(layers: str, parameters: int | None = None, length: int = LENGTH) ->
 
     if parameters is None:
         return build(feed_forward_of(WIDTH))
-    least, more = (_parameters(build(feed_forward)) for feed_forward in (1, 2))
+    least, more = (parameters_of(build(feed_forward)) for feed_forward in (1, 2))
     return build(1 + max(0, round((parameters - least) / (more - least))))
 
 
-def _parameters(network: Transformer) -> int:
+def parameters_of(network: Transformer) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -102,18 +102,18 @@ def measure_at(
 ) -> dict[str, Any]:
     """`measure` with texts, ranges, a number of steps and a length of pieces of one's own."""
     rows: dict[str, dict[str, Any]] = {}
-    equal = _parameters(decoder(KINDS[ATTENTION], length=length))
+    equal = parameters_of(decoder(KINDS[ATTENTION], length=length))
     for number, (name, layers) in enumerate(KINDS.items()):
         torch.manual_seed(seed)
         network = decoder(layers, equal, length)
         progress = between(advance, number / len(KINDS), (number + 1) / len(KINDS))
         started = time.process_time()
         learn(network, train, steps, torch.Generator().manual_seed(seed), progress)
-        cost = bits(network, test, places, torch.Generator().manual_seed(seed))
+        cost = bits(network, test, places, length, torch.Generator().manual_seed(seed))
         rows[name] = {
             "bits": cost.overall,
             "bits_by_place": cost.by_place,
-            "parameters": _parameters(network),
+            "parameters": parameters_of(network),
             "state": sum(part.numel() for part in tensors(network.initial_state(1))),
             "seconds": time.process_time() - started,
         }

@@ -5,7 +5,7 @@ its history. It is judged by bits per byte, at every distance from where its mem
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -71,9 +71,10 @@ def learn(
 
 @torch.no_grad()
 def bits(
-    network: Transformer,
+    network: Callable[[Tensor, Any], tuple[Tensor, Any]],
     texts: Sequence[Int[Tensor, "_bytes"]],
     places: Sequence[int],
+    length: int,
     generator: torch.Generator,
     *,
     each: int = 16,
@@ -82,7 +83,9 @@ def bits(
     """Bits per byte of unseen texts.
 
     Args:
+        network: of tokens and a state to logits and a state.
         places: where the ranges of steps end, ascending; the first begins with the first step.
+        length: steps at a time.
         each: stretches of every text, which begin anywhere within it, the memory empty.
     """
     size = places[-1] + 1
@@ -90,7 +93,7 @@ def bits(
     stretches = torch.stack([text[begin : begin + size] for text, chosen in begins for begin in chosen])
     costs, state = [], None
     for inputs, targets in zip(
-        *(part.split(network.context, dim=1) for part in (stretches[:, :-1], stretches[:, 1:])), strict=True
+        *(part.split(length, dim=1) for part in (stretches[:, :-1], stretches[:, 1:])), strict=True
     ):
         logits, after = network(inputs, state)
         state = after if carries else None
