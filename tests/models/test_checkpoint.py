@@ -4,7 +4,13 @@ import pytest
 import torch
 
 import mnemos.models.folder as folder
-from mnemos.memories import CompressiveMemory, DeltaRule, MemorizingAttention, RotaryAttention, SegmentAttention
+from mnemos.memories import (
+    CompressiveMemory,
+    DeltaRule,
+    MemorizingAttention,
+    RotaryAttention,
+    SegmentAttention,
+)
 from mnemos.memories.compression import Compression, Convolution, DilatedConvolution, MaxPool, MostUsed
 from mnemos.memories.memorizing import JointSoftmax
 from mnemos.models import (

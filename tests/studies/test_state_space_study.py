@@ -20,17 +20,21 @@ FORM = state_space.Form(
 )
 
 
-def test_lessons_grow_to_their_greatest_size():
+def test_sequences_grow_to_their_greatest_length():
     generator = torch.Generator().manual_seed(0)
-    for lesson, size, least, most in (
-        (state_space.copying(FORM), lambda task: task.items, 1, 3),
-        (state_space.induction(FORM), lambda task: task.lengths[1], 8, 12),
-    ):
-        early = {size(lesson(0.0, generator)[0]) for _ in range(20)}
-        late = {size(lesson(1.0, generator)[0]) for _ in range(60)}
-        assert early == {least}
-        assert max(late) == most
-    task, batch = state_space.copying(FORM)(1.0, generator)
+    lesson = state_space.induction(FORM)
+    assert {lesson(0.0, 0.0, generator)[0].lengths[1] for _ in range(20)} == {8}
+    assert max(lesson(1.0, 0.0, generator)[0].lengths[1] for _ in range(60)) == 12
+
+
+def test_more_is_copied_when_as_much_is_copied_well():
+    generator = torch.Generator().manual_seed(0)
+    lesson = state_space.copying(FORM)
+    assert {lesson(1.0, 0.9, generator)[0].items for _ in range(20)} == {1}
+    assert lesson(0.0, 1.0, generator)[0].items <= 2
+    assert {lesson(0.0, 0.0, generator)[0].items for _ in range(20)} == {1, 2}
+    assert {lesson(0.0, 1.0, generator)[0].items for _ in range(60)} == {1, 2, 3}
+    task, batch = lesson(1.0, 0.0, generator)
     assert batch.inputs.shape[1] == task.length + task.items
 
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mnemos.memories.base import Memory
+from mnemos.memories import Memory, RotaryAttention
 from mnemos.models.hybrid import LAYERS
 from mnemos.models.mixer import Mixer
-from mnemos.models.transformer import RotaryAttention, Transformer, feed_forward_of
+from mnemos.models.transformer import Transformer, feed_forward_of
 from mnemos.progress import Advance, between
 from mnemos.studies.novel_reading import VOCABULARY, bits, learn, read_novels
 from mnemos.studies.study import Figure, Study, Threshold
