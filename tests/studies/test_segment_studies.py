@@ -3,7 +3,7 @@
 import pytest
 
 from mnemos.progress import silent
-from mnemos.studies import compressive, memorizing
+from mnemos.studies import compressive, memorizing, recurrent_memory
 
 
 def test_the_compressive_study_measures_and_draws(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,3 +21,11 @@ def test_the_memorizing_study_measures_and_draws() -> None:
     assert set(memorizing.STUDY.thresholds) <= set(measured)
     assert measured["full_attention_difference"] < 1e-5
     assert memorizing.STUDY.figure(measured).axes
+
+
+def test_the_recurrent_study_measures_and_draws() -> None:
+    lessons = ((2, 1), (4, 2))
+    measured = recurrent_memory.measure_at(lessons, (1, 8), (2, 4, 8), steps=2, seed=0, advance=silent)
+    assert set(recurrent_memory.STUDY.thresholds) <= set(measured)
+    assert set(measured["by_pairs"]) == set(recurrent_memory.ARMS)
+    assert recurrent_memory.STUDY.figure(measured).axes

@@ -6,9 +6,15 @@ import pytest
 import torch
 
 from mnemos.tasks.multi_query_recall import MultiQueryRecall
+from mnemos.tasks.segmented_recall import FILLER, SegmentedRecall
 from mnemos.tasks.selective import InductionHeads, SelectiveCopying
 
-TASKS = [MultiQueryRecall(32, 24, 5), SelectiveCopying(9, 20, 6), InductionHeads(7, (5, 30))]
+TASKS = [
+    MultiQueryRecall(32, 24, 5),
+    SelectiveCopying(9, 20, 6),
+    InductionHeads(7, (5, 30)),
+    SegmentedRecall(4, 6, 2, keys=12, values=5),
+]
 
 
 def generator(seed=0):
@@ -99,3 +105,32 @@ def test_the_token_behind_the_mark_is_asked_for_at_the_end():
 def test_sizes_are_checked(make, error):
     with pytest.raises(ValueError, match=error):
         make()
+
+
+@pytest.mark.parametrize(("pairs", "asked"), [(6, 4), (2, 2)])
+def test_pairs_come_segment_by_segment_then_nothing_then_questions(pairs, asked):
+    task = SegmentedRecall(4, pairs, gap=2, keys=12, values=5)
+    inputs, targets, scored, _ = task.tokens(100, generator())
+    told = 2 * pairs
+    assert inputs.shape[1] == told + 8 + 4
+    keys, values = inputs[:, :told:2], inputs[:, 1:told:2]
+    assert ((keys >= FILLER) & (keys < FILLER + 12)).all()
+    assert (values >= FILLER + 12).all()
+    assert (inputs[:, told : told + 8] < FILLER).all()
+    assert not scored[:, : told + 8].any()
+    assert scored.sum(1).eq(asked).all()
+    for row in range(100):
+        bound = dict(zip(keys[row].tolist(), values[row].tolist(), strict=True))
+        assert len(bound) == pairs
+        questions = inputs[row][scored[row]].tolist()
+        assert len(set(questions)) == asked
+        assert targets[row][scored[row]].tolist() == [bound[key] for key in questions]
+    assert (inputs[:, told + 8 :][~scored[:, told + 8 :]] < FILLER).all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"segment": 3}, {"pairs": 3}, {"pairs": 0}, {"pairs": 66}, {"gap": -1}, {"values": 1}]
+)
+def test_what_does_not_fit_segments_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        SegmentedRecall(**wrong)

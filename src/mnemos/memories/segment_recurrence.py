@@ -60,8 +60,8 @@ class SegmentLayer(nn.Module):
             before: keys and values of steps that were seen before, (batch, slots, heads, keys).
         """
         projected = self.to_queries_keys_values(self.before_attention(inputs))
-        queries, keys, values = projected.unflatten(2, (3, self.heads, -1)).unbind(2)
-        queries, keys = rotate(queries, positions, BASE), rotate(keys, positions, BASE)
+        turning, values = projected.unflatten(2, (3 * self.heads, -1)).split([2 * self.heads, self.heads], 2)
+        queries, keys = rotate(turning, positions, BASE).chunk(2, dim=2)
         seen_keys, seen_values = (
             torch.cat([old.to(new.dtype), new], dim=1)
             for old, new in zip(before, (keys, values), strict=True)

@@ -35,6 +35,7 @@ _FILES = {
     "ntm": "ntm",
     "ntm-tasks": "ntm_tasks",
     "product-key": "product_key",
+    "recurrent-memory": "recurrent_memory",
     "sam": "sam",
     "sdm": "sdm",
     "sparse-memory-finetuning": "sparse_finetuning",
