@@ -1,18 +1,21 @@
-"""Memories of segments beside x-transformers, compressive-transformer and memorizing-transformers.
+"""Memories of segments beside x-transformers, compressive-transformer, memorizing-transformers and
+recurrent-memory-transformer.
 
-    OMP_NUM_THREADS=1 python benchmarks/segment_memory.py [--rounds 5]
+    OMP_NUM_THREADS=1 python benchmarks/segment_memory.py [--rounds 5] [--only Recurrent]
 
 Decoders of six layers and width 256, batch 1, read a segment of 512 tokens with their memories full: 512
 steps for Transformer-XL; 512 steps and 128 compressed slots at rate 4 for the Compressive Transformer; 512
-steps and, in the fifth layer, 8,192 more, of which each head reads 32, for the Memorizing Transformer. "eval"
-is that; "train" is that, the loss and its gradients, with the attention-reconstruction loss of the
-compression where there is one, as the peer has it. Every round runs every form once, in turn, so that a
-drifting machine drifts for all of them alike. What is counted is the processor time of the one thread.
+steps and, in the fifth layer, 8,192 more, of which each head reads 32, for the Memorizing Transformer; 128
+memory tokens, read and written, for the Recurrent Memory Transformer. "eval" is that; "train" is that, the
+loss and its gradients, with the attention-reconstruction loss of the compression where there is one, as the
+peer has it. Every round runs every form once, in turn, so that a drifting machine drifts for all of them
+alike. What is counted is the processor time of the one thread.
 
 The networks have the same width, layers, heads and about as many parameters, but they are not the same
 function: x-transformers learns a bias for the distance where ours has Dai et al.'s relative attention; the
 compressive peer adds gates, and compresses only whole segments; the memorizing peer shares keys and values
-between heads and searches approximately, by faiss, where ours has keys for each head and finds the very best.
+between heads and searches approximately, by faiss, where ours has keys for each head and finds the very
+best; the recurrent peer is without its additions (a carried window, several residual streams).
 """
 
 import argparse
@@ -29,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import mnemos
-from mnemos.memories import CompressiveMemory, MemorizingAttention, Memory, SegmentAttention
+from mnemos.memories import CompressiveMemory, MemorizingAttention, Memory, RecurrentMemory, SegmentAttention
 from mnemos.memories.compression import Convolution
 from mnemos.memories.compression_loss import attention_reconstruction_loss
 from mnemos.memories.memorizing import JointSoftmax
@@ -158,6 +161,58 @@ def memorizing_transformers(folder: str) -> Form:
     return prepared(model, run)
 
 
+def recurrent_memory_transformer() -> Form:
+    from recurrent_memory_transformer_pytorch import RecurrentMemoryTransformer
+
+    model = RecurrentMemoryTransformer(
+        num_tokens=VOCABULARY,
+        dim=WIDTH,
+        depth=LAYERS,
+        heads=HEADS,
+        dim_head=WIDTH // HEADS,
+        seq_len=LENGTH,
+        num_memory_tokens=BLOCKS,
+        abs_pos_emb=False,
+        rotary_pos_emb=True,
+        use_xl_memories=False,
+        add_write_to_next_write_mem=True,
+        num_residual_streams=1,
+    )
+    with torch.no_grad():
+        _, memories, _ = model(tokens())
+
+    def run(training: bool) -> None:
+        inputs = tokens()
+        with torch.set_grad_enabled(training):
+            logits, _, _ = model(inputs, memories)
+            if training:
+                loss_of(logits, inputs).backward()
+                model.zero_grad()
+
+    return prepared(model, run)
+
+
+def recurrent() -> Form:
+    """Ours, whose memory is all of the layers."""
+    memory = RecurrentMemory(
+        WIDTH, segment_size=LENGTH, slots=BLOCKS, layers=LAYERS, heads=HEADS, feed_forward=683
+    )
+    embedding, output = nn.Embedding(VOCABULARY, WIDTH), nn.Linear(WIDTH, VOCABULARY)
+    model = nn.Sequential(embedding, memory, output)
+    with torch.no_grad():
+        _, state = memory(embedding(tokens()))
+
+    def run(training: bool) -> None:
+        inputs = tokens()
+        with torch.set_grad_enabled(training):
+            logits = output(memory(embedding(inputs), state)[0])
+            if training:
+                loss_of(logits, inputs).backward()
+                model.zero_grad()
+
+    return prepared(model, run)
+
+
 def prepared(model: nn.Module, run: Form) -> Form:
     """The form itself, in either mode of the model, as the peers ask for it."""
 
@@ -189,19 +244,25 @@ def memorizing(layer: int) -> Memory:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="a word of ours and its peer alone: Recurrent")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        forms = {
-            "mnemos, Transformer-XL": ours(relative),
-            "x-transformers": x_transformers(),
-            "mnemos, Compressive Transformer": ours(compressive),
-            "compressive-transformer": compressive_transformer(),
-            "mnemos, Memorizing Transformer": ours(memorizing),
-            "memorizing-transformers": memorizing_transformers(folder),
+        builders: dict[str, Callable[[], Form]] = {
+            "mnemos, Transformer-XL": lambda: ours(relative),
+            "x-transformers": x_transformers,
+            "mnemos, Compressive Transformer": lambda: ours(compressive),
+            "compressive-transformer": compressive_transformer,
+            "mnemos, Memorizing Transformer": lambda: ours(memorizing),
+            "memorizing-transformers": lambda: memorizing_transformers(folder),
+            "mnemos, Recurrent Memory Transformer": recurrent,
+            "recurrent-memory-transformer": recurrent_memory_transformer,
         }
+        names = list(builders)
+        pairs = [names[i : i + 2] for i in range(0, len(names), 2) if arguments.only in names[i]]
+        forms = {name: builders[name]() for pair in pairs for name in pair}
         taken: dict[str, dict[bool, list[float]]] = {name: {False: [], True: []} for name in forms}
         for number in track(range(arguments.rounds + 1), "Rounds"):
             for name, form in forms.items():
@@ -214,7 +275,7 @@ def main() -> None:
         f"\nA segment of {LENGTH} tokens, {LAYERS} layers of {WIDTH}, {HEADS} heads, milliseconds, median of "
         f"{arguments.rounds} rounds, in brackets relative to ours:\n\n| form | eval | train |\n|---|---|---|"
     )
-    names = list(forms)
+    names = list(forms)  # ours, and the peer of each
     for index, name in enumerate(names):
         cells = []
         for training in (False, True):

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 WIDTH, HEADS, SEGMENT = 64, 2, 4
 SLOTS, WRITERS, KEY_SIZE = 8, 2, 32  # memory tokens of RMT, those of ARMT, and the width of its keys
-LESSONS = ((2, 1), (2, 4), (4, 4), (8, 4))  # pairs, and segments of nothing at most
+LESSONS = ((2, 0), (2, 1), (2, 2), (2, 4), (4, 4), (8, 4))  # pairs, and segments of nothing at most
 TOKENS = 1024  # in a step, memory tokens left out
 STEPS, CHECK, LEARNED, ENOUGH = 1500, 50, 0.9, 0.995
 GAPS, PAIRS = (1, 4, 16, 64), (2, 4, 8, 16, 32)
-KEYS, VALUES = 64, 16
+KEYS, VALUES = 32, 8
 CHANCE = 1 / VALUES
 
 ARMS: dict[str, Callable[[], Memory]] = {
@@ -112,7 +112,7 @@ def learn(
 
     def loss(step: int) -> Tensor:
         pairs, most = lessons[lesson]
-        task = task_of(pairs, 1 + int(torch.randint(most, (), generator=generator)))
+        task = task_of(pairs, int(torch.randint(most + 1, (), generator=generator)))
         segments = 2 * pairs // SEGMENT + task.gap + 1
         batch = task.tokens(TOKENS // (segments * SEGMENT), generator)
         return task.loss(reader(batch.inputs), batch)
@@ -144,7 +144,7 @@ def task_of(pairs: int, gap: int) -> SegmentedRecall:
 
 
 def draw(measured: Mapping[str, Any]) -> "Drawing":
-    """What is known by the distance from where it was told, and by how much was told."""
+    """What is known by the distance from where it was told, and by how much was told; shaded where taught."""
     from mnemos.report.drawing import FAINT, INK, TUNED, WITH, WITHOUT, drawing
 
     looks = {
@@ -160,19 +160,19 @@ def draw(measured: Mapping[str, Any]) -> "Drawing":
     with drawing(height=2.9, columns=2) as (figure, axes):
         for one, (by, (text, taught)) in zip(axes, sides.items(), strict=True):
             one.axhline(100 * measured["chance"], color=FAINT, linewidth=1.2)
-            one.axvspan(one.get_xlim()[0], taught, color=FAINT, alpha=0.5, linewidth=0)
             for name, (colour, label) in looks.items():
                 shares = measured[by][name]
                 numbers, percents = [int(x) for x in shares], [100 * x for x in shares.values()]
                 one.plot(numbers, percents, color=colour, marker="o", markersize=3.5, label=label)
             one.set_xscale("log", base=2)
             one.set_xlim(numbers[0] / 1.15, numbers[-1] * 1.15)
+            one.axvspan(numbers[0] / 1.15, taught, color=FAINT, alpha=0.4, linewidth=0)
             one.set_xticks(numbers, [str(number) for number in numbers])
             one.minorticks_off()
             one.set_ylim(0, 105)
-            one.set_xlabel(f"{text}; taught where it is shaded")
+            one.set_xlabel(text)
         axes[0].set_ylabel("answers that are right, %")
-        axes[1].legend(frameon=False, fontsize=8.5)
+        axes[0].legend(frameon=False, fontsize=8.5, loc="center")
     return figure
 
 
