@@ -23,9 +23,11 @@ def test_the_memorizing_study_measures_and_draws() -> None:
     assert memorizing.STUDY.figure(measured).axes
 
 
-def test_the_recurrent_study_measures_and_draws() -> None:
-    lessons = ((2, 1), (4, 2))
-    measured = recurrent_memory.measure_at(lessons, (1, 8), (2, 4, 8), steps=2, seed=0, advance=silent)
+def test_the_recurrent_study_measures_and_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recurrent_memory, "ROWS", 8)
+    monkeypatch.setattr(recurrent_memory, "TOKENS", 64)
+    lessons = ((2, 0), (2, 1))
+    measured = recurrent_memory.measure_at(lessons, (1, 4), (2, 4), steps=2, seed=0, advance=silent)
     assert set(recurrent_memory.STUDY.thresholds) <= set(measured)
     assert set(measured["by_pairs"]) == set(recurrent_memory.ARMS)
     assert recurrent_memory.STUDY.figure(measured).axes

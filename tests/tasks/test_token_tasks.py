@@ -134,3 +134,17 @@ def test_pairs_come_segment_by_segment_then_nothing_then_questions(pairs, asked)
 def test_what_does_not_fit_segments_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SegmentedRecall(**wrong)
+
+
+def test_segments_that_mean_nothing_lie_anywhere_where_they_are_scattered():
+    task = SegmentedRecall(4, 4, gap=2, keys=12, values=5, scattered=True)
+    inputs, targets, scored, _ = task.tokens(100, generator())
+    segments = inputs[:, :-4].unflatten(1, (4, 4))
+    nothing = (segments < FILLER).all(2)
+    assert nothing.sum(1).eq(2).all()
+    assert nothing.any(0).all()
+    assert (segments >= FILLER).all(2).eq(~nothing).all()
+    for row in range(100):
+        told = segments[row][~nothing[row]].flatten()
+        bound = dict(zip(told[::2].tolist(), told[1::2].tolist(), strict=True))
+        assert targets[row][scored[row]].tolist() == [bound[x] for x in inputs[row][scored[row]].tolist()]

@@ -4,11 +4,12 @@ Bulatov et al. 2022 claim that memory tokens which are handed from segment to se
 one of them to another, as far as training went and beyond; Rodkin et al. 2024 that associations in layers
 hold more than memory tokens do, and are found again after many more segments than were taught.
 
-Pairs of a key and a value are told, two in a segment of four tokens; segments that mean nothing follow, and
-then one that asks for up to four of the keys. No attention sees farther than its segment, so who remembers
-nothing guesses. As in both papers, documents grow with what has been learned: first one segment of pairs and
-one of nothing, at last four and up to four. Then it is asked, without one more step of training, after four
-times as many segments and sixteen times, and for two and four times as many pairs.
+Pairs of a key and a value are told, two in a segment of four tokens, with segments that mean nothing anywhere
+among them; then a segment asks for up to four of the keys. No attention sees farther than its segment, so who
+remembers nothing guesses. As in both papers, documents grow with what has been learned: first one segment of
+pairs, at last four and up to four of nothing. Then it is asked, without one more step of training, when four
+times as many segments have passed since the pairs and sixteen times, and for two and four times as many
+pairs.
 
 Attention over the whole document is what could be known. It has no positions for documents that are longer
 than those it was taught on.
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
 
 WIDTH, HEADS, SEGMENT = 64, 2, 4
 SLOTS, WRITERS, KEY_SIZE = 8, 2, 32  # memory tokens of RMT, those of ARMT, and the width of its keys
-LESSONS = ((2, 0), (2, 1), (2, 2), (2, 4), (4, 4), (8, 4))  # pairs, and segments of nothing at most
+LESSONS = ((2, 0), (2, 1), (4, 1), (4, 2), (8, 2), (8, 4))  # pairs, and segments of nothing at most
 TOKENS = 1024  # in a step, memory tokens left out
-STEPS, CHECK, LEARNED, ENOUGH = 1500, 50, 0.9, 0.995
+STEPS, CHECK, LEARNED, ENOUGH = 2000, 50, 0.9, 0.995
 GAPS, PAIRS = (1, 4, 16, 64), (2, 4, 8, 16, 32)
+ROWS = 256  # documents that each share of right answers is of
 KEYS, VALUES = 32, 8
 CHANCE = 1 / VALUES
 
@@ -112,8 +114,9 @@ def learn(
 
     def loss(step: int) -> Tensor:
         pairs, most = lessons[lesson]
-        task = task_of(pairs, int(torch.randint(most + 1, (), generator=generator)))
-        segments = 2 * pairs // SEGMENT + task.gap + 1
+        gap = int(torch.randint(most + 1, (), generator=generator))
+        task = task_of(pairs, gap, scattered=True)
+        segments = 2 * pairs // SEGMENT + gap + 1
         batch = task.tokens(TOKENS // (segments * SEGMENT), generator)
         return task.loss(reader(batch.inputs), batch)
 
@@ -121,7 +124,7 @@ def learn(
         nonlocal lesson
         if step % CHECK:
             return False
-        right = answered(reader, *lessons[lesson], seed, rows=64)
+        right = answered(reader, *lessons[lesson], seed)
         if lesson < len(lessons) - 1:
             lesson += right > LEARNED
             return False
@@ -132,15 +135,15 @@ def learn(
 
 
 @torch.no_grad()
-def answered(reader: Reader, pairs: int, gap: int, seed: int, rows: int = 256) -> float:
+def answered(reader: Reader, pairs: int, gap: int, seed: int) -> float:
     """The share of right answers in documents that it has not learned from."""
     task = task_of(pairs, gap)
-    batch = task.tokens(rows, torch.Generator().manual_seed(1_000_000 + seed))
+    batch = task.tokens(ROWS, torch.Generator().manual_seed(1_000_000 + seed))
     return 1 - task.error(reader(batch.inputs), batch)
 
 
-def task_of(pairs: int, gap: int) -> SegmentedRecall:
-    return SegmentedRecall(SEGMENT, pairs, gap, KEYS, VALUES)
+def task_of(pairs: int, gap: int, scattered: bool = False) -> SegmentedRecall:
+    return SegmentedRecall(SEGMENT, pairs, gap, KEYS, VALUES, scattered)
 
 
 def draw(measured: Mapping[str, Any]) -> "Drawing":

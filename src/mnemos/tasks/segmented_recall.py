@@ -20,9 +20,10 @@ class SegmentedRecall(TokenTask):
     Args:
         segment: tokens of a segment, even: half as many pairs are told in one.
         pairs: in all, a multiple of those in a segment.
-        gap: segments between the last pair and the questions.
+        gap: segments that mean nothing, between the last pair and the questions.
         keys: to choose from, at least `pairs`.
         values: to choose from.
+        scattered: whether segments of pairs and of nothing come in any order, another one in every document.
     """
 
     segment: int = 4
@@ -30,6 +31,7 @@ class SegmentedRecall(TokenTask):
     gap: int = 0
     keys: int = 64
     values: int = 16
+    scattered: bool = False
 
     def __post_init__(self) -> None:
         if self.segment < 2 or self.segment % 2:
@@ -54,7 +56,11 @@ class SegmentedRecall(TokenTask):
         chosen = torch.rand(rows, self.pairs, generator=generator).argsort(1)[:, :count]
         asked = torch.randint(FILLER, (rows, self.segment), generator=generator)
         asked[:, :count] = keys.gather(1, chosen)
-        inputs = torch.cat([told, nothing, asked], dim=1)
+        before = torch.cat([told, nothing], dim=1).unflatten(1, (-1, self.segment))
+        if self.scattered:
+            order = torch.rand(before.shape[:2], generator=generator).argsort(1)
+            before = before.gather(1, order.unsqueeze(2).expand_as(before))
+        inputs = torch.cat([before.flatten(1), asked], dim=1)
         targets, scored = torch.zeros_like(inputs), torch.zeros_like(inputs, dtype=torch.bool)
         start = inputs.shape[1] - self.segment
         targets[:, start : start + count] = values.gather(1, chosen)
