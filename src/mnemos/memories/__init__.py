@@ -11,6 +11,7 @@ from mnemos.memories.continuous_sparse_distributed import (
     ContinuousSparseDistributed,
     ContinuousSparseDistributedState,
 )
+from mnemos.memories.continuum import ContinuumMemory, ContinuumState
 from mnemos.memories.delta_rule import DeltaRule
 from mnemos.memories.dense_hopfield import DenseHopfield, DenseHopfieldState
 from mnemos.memories.dnc import DNC, DNCState
@@ -72,6 +73,8 @@ __all__ = [
     "CompressiveState",
     "ContinuousSparseDistributed",
     "ContinuousSparseDistributedState",
+    "ContinuumMemory",
+    "ContinuumState",
     "DNCState",
     "DeltaRule",
     "DenseHopfield",

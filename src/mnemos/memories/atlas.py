@@ -169,7 +169,7 @@ class Atlas(OnlineLearner):
         The slots are what goes into the last layer, numbered through all heads.
         """
         with torch.autocast(queries.device.type, enabled=False):
-            asked = self.features(self.address(self.split(queries).to(state.left.dtype))).transpose(1, 2)
+            asked = self.features(self.address(self.split(queries).to(self.dtype))).transpose(1, 2)
             weights = Weights(made(state.changes, state.left, self.network.initial), (), state.left)
             values, inputs = self.network.answer(plain(weights), asked)
         into = inputs.transpose(1, 2).flatten(2)

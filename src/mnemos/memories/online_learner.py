@@ -68,11 +68,10 @@ class OnlineLearner(AddressableMemory):
             queries: None where nothing is asked.
         """
         if not real.shape[1]:
-            return values.to(state.left), state
+            return values.to(self.dtype), state
         with torch.autocast(keys.device.type, enabled=False):
-            dtype = state.left.dtype
-            key, value = self.address(self.split(keys).to(dtype)), self.split(values).to(dtype)
-            asked = key if queries is None else self.address(self.split(queries).to(dtype))
+            key, value = self.address(self.split(keys).to(self.dtype)), self.split(values).to(self.dtype)
+            asked = key if queries is None else self.address(self.split(queries).to(self.dtype))
             told = (asked, key, value, self.ways(gates, value))
             read, state = (self._loop if self.naive else self._chunks)(state, told, real, reset)
         return read.flatten(2), state
@@ -101,6 +100,11 @@ class OnlineLearner(AddressableMemory):
     def complete(self, state: Any) -> Any:
         """The state when a chunk has ended."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of states, and of what is computed with them: never below float32."""
+        return torch.promote_types(self._origin.dtype, torch.float32)
+
     def split(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time heads _width"]:
         """Heads of their own."""
         return x.unflatten(-1, (self.heads, -1))
@@ -114,9 +118,8 @@ class OnlineLearner(AddressableMemory):
         return (x if x.dim() == 3 else x.unsqueeze(-1)).to(like).expand(like.shape[:3])
 
     def zeros(self, batch_size: int, *shape: int) -> Float[Tensor, "batch heads *shape"]:
-        """Part of a new state; states are never below float32."""
-        dtype = torch.promote_types(self._origin.dtype, torch.float32)
-        return self._origin.new_zeros(batch_size, self.heads, *shape, dtype=dtype)
+        """Part of a new state."""
+        return self._origin.new_zeros(batch_size, self.heads, *shape, dtype=self.dtype)
 
     def _chunks(
         self, state: Any, told: tuple[Tensor, ...], real: Tensor, reset: Tensor | None

@@ -19,6 +19,7 @@ from mnemos.memories import (
     CachedAttention,
     CompressiveMemory,
     ContinuousSparseDistributed,
+    ContinuumMemory,
     DeltaRule,
     DenseHopfield,
     Engram,
@@ -76,6 +77,10 @@ def examples() -> dict[str, Callable[[], Memory]]:
             4, locations=9, top_k=3, chunk_size=4
         ),
         "ContinuousSparseDistributed/pairs": lambda: ContinuousSparseDistributed(3, 2, locations=5, top_k=4),
+        "ContinuumMemory": lambda: ContinuumMemory(3, 4, key_size=2, periods=(3, 6), expansion=2),
+        "ContinuumMemory/uneven": lambda: ContinuumMemory(
+            4, heads=2, key_size=2, periods=(3, 2), expansion=1
+        ),
         "DNC": lambda: DNC(4, slots=5, width=3, read_heads=2),
         "DNC/two_write_heads": lambda: DNC(
             3, 4, 2, read_heads=1, write_heads=2, masked_content=True, erase_freed=True, sharpen_links=True
