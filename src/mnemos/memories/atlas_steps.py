@@ -114,7 +114,7 @@ def moved(
     told = (given @ learned.flatten(3)).unflatten(3, weights.shape[2:])
     after = mixing.weights.unsqueeze(-1) * weights.unsqueeze(2) + told
     *before, last = after.unbind(2)
-    return Moved(torch.stack(before, dim=2), last, momentums.unbind(2)[-1])
+    return Moved(torch.stack(before, dim=2), last, momentums.unbind(2)[-1].clone())
 
 
 def newest(

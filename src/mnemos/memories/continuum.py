@@ -160,13 +160,13 @@ class ContinuumMemory(OnlineLearner):
         self, state: ContinuumState, told: Told, real: Bool[Tensor, "batch steps"]
     ) -> tuple[Float[Tensor, "batch heads steps width"], ContinuumState]:
         blocks = self._weights(state)
-        read = self._chain(blocks, told.queries)[-1]
-        *inputs, answers = self._chain(blocks, told.keys)
+        passed = self._chain(blocks, torch.cat([told.queries, told.keys], dim=2))
+        *inputs, (read, answers) = (x.chunk(2, dim=2) for x in passed)
         slope = squared_error(answers, told.values)
         pending: list[Layers] = []
         rates = torch.where(real[:, None, :, None], told.ways, 0).split(1, dim=-1)
         parts = zip(self._blocks, blocks, inputs, state.pending, rates, strict=True)
-        for network, weights, x, waiting, rate in reversed(list(parts)):
+        for network, weights, (_, x), waiting, rate in reversed(list(parts)):
             into, slopes = network.surprise(plain(weights), unit(x), slope, _given)
             share = -rate * _cut(into, slopes, self.largest_surprise)
             asked = zip(waiting, into, slopes, strict=True)

@@ -128,15 +128,19 @@ class OnlineLearner(AddressableMemory):
         places = chunk_places(real, reset, state.position % self.chunk_size, self.chunk_size)
         parts = [into_chunks(x, places).unbind(0) for x in told]
         initial, reads = self.initial_state(1), []
-        for number, told_now in enumerate(zip(*parts, strict=True)):
-            there = places.real[number]
+        there = places.real.any(2)
+        # To choose rows copies every weight; where all rows are chosen it need not be, if one can look.
+        known = not torch.compiler.is_compiling()
+        all_there, all_full = (x.all(1).tolist() if known else [False] * len(x) for x in (there, places.full))
+        for number, chunk in enumerate(zip(*parts, strict=True)):
             if places.any_fresh[number]:
                 state = reset_rows(state, places.fresh[number], initial)
-            read, after = self.chunk(state, Told(*told_now), there)
-            if places.any_full[number]:
-                after = where_rows(places.full[number], self.complete(after), after)
+            read, after = self.chunk(state, Told(*chunk), places.real[number])
             reads.append(read)
-            state = where_rows(there.any(1), after, state)
+            if places.any_full[number]:
+                ended = self.complete(after)
+                after = ended if all_full[number] else where_rows(places.full[number], ended, after)
+            state = after if all_there[number] else where_rows(there[number], after, state)
         if reset is not None:
             state = reset_rows(state, places.ended, initial)
         return out_of_chunks(torch.stack(reads), places), state
