@@ -15,7 +15,8 @@ FORM = state_space.Form(
     induction_steps=2,
     taught=12,
     factors=(1, 3),
-    tokens=64,
+    copying_tokens=64,
+    induction_tokens=64,
     tried=5,
 )
 

@@ -6,9 +6,9 @@ does it at a length a thousand times greater. Here two layers learn to copy 16 t
 either memory in the very same network, and to answer what followed a mark at 64 to 256 steps, tried at up to
 16,384. Before that, the convolution is held to the recurrence, and the scan to the loop.
 
-What is to be copied grows by one token as soon as as many are copied well; half of the sequences have as many
-as that, the others fewer. For the induction head sequences grow during the first third of the training. The
-paper teaches for 400,000 and 200,000 steps.
+What is to be copied grows by one token as soon as as many are copied well. Half of the sequences have as many
+as that, the others fewer, among up to 16 times as many steps. For the induction head sequences grow during the
+first third of the training. The paper teaches for 400,000 and 200,000 steps.
 
 What is passed over at 256 steps must leak 64 times less at 16,384, and nothing in the training asks for that.
 The paper's steps begin at 0.001 to 0.1, and training has then to bring those of all tokens but one near zero.
@@ -45,13 +45,14 @@ class Form(NamedTuple):
     width: int = 128
     layers: int = 2
     items: int = 16
-    apart: int = 16  # steps for each item
+    apart: int = 16  # steps for each item, at most
     copying_steps: int = 3000
     induction_steps: int = 1500
     step_range: tuple[float, float] = (1e-7, 1e-5)  # that induction begins with
     taught: int = 256  # the greatest length that induction is taught at
     factors: tuple[int, ...] = (1, 4, 16, 32, 64)  # of that, for trying it
-    tokens: int = 4096  # of a batch
+    copying_tokens: int = 1024  # of a batch
+    induction_tokens: int = 4096
     tried: int = 400  # sequences of each kind
 
 
@@ -70,7 +71,7 @@ Lesson = Callable[[float, float, torch.Generator], tuple[TokenTask, Batch]]
 
 
 def copying(form: Form) -> Lesson:
-    """Of as many items as are being learned, or fewer."""
+    """Of as many items as are being learned, or fewer, near each other or far apart."""
     most = items = 1
 
     def lesson(share: float, right: float, generator: torch.Generator) -> tuple[TokenTask, Batch]:
@@ -78,8 +79,9 @@ def copying(form: Form) -> Lesson:
         if items == most and right >= COPIED:
             most = min(most + 1, form.items)
         items = most if drawn((0, 1), generator) else drawn((1, most), generator)
-        task = SelectiveCopying(VOCABULARY, items * form.apart, items)
-        return task, task.tokens(max(1, min(128, form.tokens // task.length)), generator)
+        apart = min(2 ** drawn((0, form.apart.bit_length() - 1), generator), form.apart)
+        task = SelectiveCopying(VOCABULARY, items * apart, items)
+        return task, task.tokens(max(1, min(64, form.copying_tokens // task.length)), generator)
 
     return lesson
 
@@ -90,7 +92,7 @@ def induction(form: Form) -> Lesson:
     def lesson(share: float, right: float, generator: torch.Generator) -> tuple[TokenTask, Batch]:
         most = round(8 * (form.taught / 8) ** min(1.0, share / GROWING))
         task = InductionHeads(VOCABULARY, (max(3, most // 4), most))
-        return task, task.tokens(max(1, min(128, form.tokens // most)), generator)
+        return task, task.tokens(max(1, min(128, form.induction_tokens // most)), generator)
 
     return lesson
 
