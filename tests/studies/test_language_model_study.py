@@ -48,7 +48,9 @@ def test_the_control_knows_three_steps_and_no_more():
 
 
 def test_every_kind_is_measured_and_drawn(monkeypatch):
-    some = ("convolution alone", "attention", "gated delta", "gated delta, then attention")
+    some = [
+        getattr(language_model, name) for name in ("CONTROL", "ATTENTION", "BOTH", "CARRIED", "NOT_CARRIED")
+    ]
     monkeypatch.setattr(language_model, "KINDS", {name: language_model.KINDS[name] for name in some})
     text = torch.arange(300) % 50
     measured = language_model.measure_at([text], [text], (8, 16), 2, 0, silent, length=8)

@@ -22,7 +22,7 @@ from mnemos.tasks.reading import pieces
 from mnemos.tasks.text import novels
 
 VOCABULARY = 257  # every byte, and the mark of a start
-ROWS = 8  # streams side by side
+ROWS = 16  # streams side by side
 
 
 class Bits(NamedTuple):

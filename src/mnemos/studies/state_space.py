@@ -7,8 +7,8 @@ either memory in the very same network, and to answer what followed a mark at 64
 16,384. Before that, the convolution is held to the recurrence, and the scan to the loop.
 
 What is to be copied grows by one token as soon as as many are copied well. Half of the sequences have as many
-as that, the others fewer, among up to 16 times as many steps. For the induction head sequences grow during the
-first third of the training. The paper teaches for 400,000 and 200,000 steps.
+as that, the others fewer, among up to 16 times as many steps. For the induction head sequences grow during
+the first third of the training. The paper teaches for 400,000 and 200,000 steps.
 
 What is passed over at 256 steps must leak 64 times less at 16,384, and nothing in the training asks for that.
 The paper's steps begin at 0.001 to 0.1, and training has then to bring those of all tokens but one near zero.
