@@ -46,7 +46,7 @@ class Form(NamedTuple):
     layers: int = 2
     items: int = 16
     apart: int = 16  # steps for each item, at most
-    copying_steps: int = 3000
+    copying_steps: int = 12_000
     induction_steps: int = 1500
     step_range: tuple[float, float] = (1e-7, 1e-5)  # that induction begins with
     taught: int = 256  # the greatest length that induction is taught at
@@ -56,7 +56,7 @@ class Form(NamedTuple):
     tried: int = 400  # sequences of each kind
 
 
-SHORT, FULL = Form(), Form(copying_steps=10_000, induction_steps=5000, tried=1000)
+SHORT, FULL = Form(), Form(copying_steps=40_000, induction_steps=5000, tried=1000)
 
 
 def network(memory: Callable[[], Memory], form: Form) -> Transformer:
