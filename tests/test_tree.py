@@ -37,6 +37,7 @@ def test_the_tensors_of_a_state_come_in_the_order_of_its_fields():
     held = state()
     expected = [held.matrix, held.parts[0], held.parts[1][0], held.inner.counts]
     assert all(a is b for a, b in zip(tree.tensors(held), expected, strict=True))
+    assert tree.first_tensor(held) is held.matrix
 
 
 def test_the_kind_of_every_part_is_kept():

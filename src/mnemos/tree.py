@@ -20,6 +20,11 @@ def tensors(state: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor)]
 
 
+def first_tensor(state: Any) -> Tensor:
+    """The first of `tensors(state)`, without a walk through all of them."""
+    return next(leaf for leaf in pytree.tree_iter(state) if isinstance(leaf, Tensor))
+
+
 def map_tensors(function: Callable[..., Tensor], state: State, *others: State) -> State:
     """Applies `function` to corresponding tensors of one or several states of the same structure."""
     return pytree.tree_map(function, state, *others)

@@ -9,10 +9,15 @@ from mnemos.ops.test_time import (
     MixedLayers,
     Mixing,
     back_through,
+    continued,
     dot_product,
+    gelu_slope,
     huber,
     made,
     moment,
+    moments,
+    no_mixing,
+    one_more,
     power,
     squared_error,
     step_mixing,
@@ -62,9 +67,27 @@ def test_momentum_and_decay_at_once_are_the_loop_over_steps() -> None:
         now = moment(mixing, torch.tensor([t, t]))
         both = made([parts["weights"], parts["momenta"]], now, silent, parts["inputs"])
         torch.testing.assert_close(both, (weights, momenta))
-        layers = MixedLayers([parts["weights"]], [parts["momenta"]], now, [parts["inputs"]], [silent])
+        shares = [(now.weights, [parts["weights"]]), (now.momenta, [parts["momenta"]])]
+        layers = MixedLayers(shares, now.steps, [parts["inputs"]], [silent])
         torch.testing.assert_close(through(layers, 0, x), x @ weights)
         torch.testing.assert_close(back_through(layers, 0, slope), slope @ weights.mT)
+
+
+def test_one_step_more_and_steps_in_two_pieces_are_all_steps_at_once() -> None:
+    parts = chunk()
+    real = torch.ones(2, 3, 7, dtype=torch.bool)
+    whole = step_mixing(parts["kept"], parts["momentum"], real)
+    so_far = no_mixing(parts["kept"])
+    for t in range(7):
+        torch.testing.assert_close(so_far, moments(whole, t, t + 1, 7))
+        kept, momentum = parts["kept"][..., t : t + 1], parts["momentum"][..., t : t + 1]
+        so_far = one_more(so_far, kept, momentum, (torch.arange(7) == t).expand(2, 7))
+    torch.testing.assert_close(so_far, moments(whole, 7, 8, 7))
+    first, second = (
+        step_mixing(parts["kept"][..., piece], parts["momentum"][..., piece], real[..., piece])
+        for piece in (slice(3), slice(3, 7))
+    )
+    torch.testing.assert_close(continued(moments(first, 3, 4, 3), second), moments(whole, 3, 8, 7))
 
 
 def test_gradients_of_made_weights_are_those_of_the_loop() -> None:
@@ -118,3 +141,25 @@ def test_slopes_are_those_of_the_losses(slope, loss) -> None:
     answers.requires_grad_()
     (expected,) = torch.autograd.grad(loss(answers - values, answers, values), answers)
     torch.testing.assert_close(slope(answers, values), expected)
+
+
+def test_the_slope_of_gelu_is_aten_s_with_all_its_gradients() -> None:
+    slope, x = torch.randn(2, 1, 1, 2, 3, dtype=torch.float64).unbind(0)
+    given = slope.requires_grad_(), x.requires_grad_()
+    torch.testing.assert_close(gelu_slope(*given), torch.ops.aten.gelu_backward(*given))
+    assert torch.autograd.gradcheck(gelu_slope, given)
+    assert torch.autograd.gradgradcheck(gelu_slope, given)
+
+
+def test_gradients_of_gradients_go_back_through_a_layer() -> None:
+    weights, slope = (
+        torch.randn(1, 2, 3, 2, dtype=torch.float64),
+        torch.randn(1, 2, 2, 2, dtype=torch.float64),
+    )
+
+    def back(weights: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+        return back_through(MixedLayers([(None, [weights])], None, (), ()), 0, slope)
+
+    given = weights.requires_grad_(), slope.requires_grad_()
+    torch.testing.assert_close(back(*given), slope @ weights.mT)
+    assert torch.autograd.gradgradcheck(back, given)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mnemos.tree import reset_rows, tensors, where_rows
+from mnemos.tree import first_tensor, reset_rows, where_rows
 
 
 class Reading(NamedTuple):
@@ -107,7 +107,7 @@ class Memory(nn.Module, ABC):
 
     def check_rows(self, state: Any, batch_size: int) -> Any:
         """The state as it is, or an error if it is not one of `batch_size` rows."""
-        held = tensors(state)[0].shape[0]
+        held = first_tensor(state).shape[0]
         if held != batch_size:
             raise ValueError(
                 f"state holds {held} rows, inputs {batch_size}: "

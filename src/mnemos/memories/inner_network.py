@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnemos.ops.test_time import MixedLayers, back_through, through
+from mnemos.ops.test_time import MixedLayers, back_through, gelu_slope, through
 
+Trace = Sequence[Tensor]  # by layer, (batch, heads, time, width)
 Error = Callable[[Tensor, Tensor], Tensor]  # answers and values -> the slope of the loss at the answers
 
 
@@ -51,15 +52,20 @@ class InnerNetwork(nn.Module):
         """The weights with which a memory begins, by layer."""
         return tuple(self.weights)
 
+    def trace(self, layers: MixedLayers, x: Float[Tensor, "batch heads time keys"]) -> tuple[Trace, Trace]:
+        """What goes into each layer, and what comes out of it."""
+        inputs, sums = [], [x]
+        for number in range(len(self.weights)):
+            inputs.append(self._into(number, sums[-1]))
+            sums.append(through(layers, number, inputs[-1]))
+        return inputs, sums[1:]
+
     def answer(
         self, layers: MixedLayers, queries: Float[Tensor, "batch heads time keys"]
     ) -> tuple[Float[Tensor, "batch heads time width"], Float[Tensor, "batch heads time hidden"]]:
         """The answers, and what went into the last layer."""
-        sums = queries
-        for number in range(len(self.weights)):
-            inputs = self._into(number, sums)
-            sums = through(layers, number, inputs)
-        return self._out(queries, sums), inputs
+        inputs, sums = self.trace(layers, queries)
+        return self.out(queries, sums[-1]), inputs[-1]
 
     def surprise(
         self,
@@ -67,30 +73,32 @@ class InnerNetwork(nn.Module):
         keys: Float[Tensor, "batch heads time keys"],
         values: Float[Tensor, "batch heads time width"],
         error: Error,
-    ) -> tuple[list[Float[Tensor, "batch heads time _into"]], list[Float[Tensor, "batch heads time _out"]]]:
+    ) -> tuple[Trace, Trace]:
         """The gradient of every step's loss, by layer, as what went into the layer and what came back to its
         output: the gradient of its weights is their outer product."""
-        inputs, sums = [], [keys]
-        for number in range(len(self.weights)):
-            inputs.append(self._into(number, sums[-1]))
-            sums.append(through(layers, number, inputs[-1]))
-        slopes = [self._back_out(sums[-1], error(self._out(keys, sums[-1]), values))]
+        inputs, sums = self.trace(layers, keys)
+        return inputs, self.slopes(layers, keys, sums, values, error)
+
+    def slopes(self, layers: MixedLayers, keys: Tensor, sums: Trace, values: Tensor, error: Error) -> Trace:
+        """What comes back to the output of each layer, of which `sums` came out for these keys."""
+        slopes = [self._back_out(sums[-1], error(self.out(keys, sums[-1]), values))]
         for number in reversed(range(1, len(self.weights))):
-            back = back_through(layers, number, slopes[0])[..., : sums[number].shape[-1]]
-            slopes.insert(0, torch.ops.aten.gelu_backward(back, sums[number]))
-        return inputs, slopes
+            back = back_through(layers, number, slopes[0])[..., : sums[number - 1].shape[-1]]
+            slopes.insert(0, gelu_slope(back, sums[number - 1]))
+        return slopes
+
+    def out(self, x: Float[Tensor, "batch heads time keys"], sums: Tensor) -> Tensor:
+        """The answer to x where `sums` come out of the last layer."""
+        if not self.residual:
+            return sums
+        return x + functional.layer_norm(sums, sums.shape[-1:]) * self.scale + self.shift
 
     def _into(self, number: int, sums: Tensor) -> Tensor:
         active = functional.gelu(sums) if number else sums
         return functional.pad(active, (0, 1), value=1.0) if self.bias else active
 
-    def _out(self, x: Tensor, sums: Tensor) -> Tensor:
-        if not self.residual:
-            return sums
-        return x + functional.layer_norm(sums, sums.shape[-1:]) * self.scale + self.shift
-
     def _back_out(self, sums: Tensor, slope: Tensor) -> Tensor:
-        """Back through `_out`, not through its x, which no weight of the network has a say in."""
+        """Back through `out`, not through its x, which no weight of the network has a say in."""
         if not self.residual:
             return slope
         slope = slope * self.scale

@@ -12,19 +12,26 @@ from mnemos.memories.memoriser_steps import (
     MemoriserState,
     Steps,
     Surprises,
+    at_present,
+    at_start,
     begun,
     carry,
+    complete,
+    either,
+    extended,
     joined,
+    limited,
     mixed,
     plain,
-    replayed,
     stepped,
+    summed,
     surprises,
     told,
     with_weights,
 )
 from mnemos.ops.chunk_places import chunk_places, into_chunks, out_of_chunks, spans
-from mnemos.ops.test_time import MixedLayers, moment, moments, step_mixing
+from mnemos.ops.looking import may_look
+from mnemos.ops.test_time import MixedLayers, continued, moment, moments, no_mixing, step_mixing
 from mnemos.tree import map_tensors, reset_rows, where_rows
 
 GATES = ("rate", "decay", "momentum")  # θ, α, η
@@ -56,18 +63,17 @@ class Memoriser(AddressableMemory):
     output: nn.Linear
 
     def initial_state(self, batch_size: int) -> MemoriserState:
-        room = self.chunk_size - 1
+        room = self.chunk_size
         shapes = [weight.shape[1:] for weight in self.network.weights]
         weights = tuple(self._zeros(batch_size, *shape) for shape in shapes)
         nothing = Surprises(
             tuple(self._zeros(batch_size, room, into) for into, _ in shapes),
             tuple(self._zeros(batch_size, room, out) for _, out in shapes),
-            self._zeros(batch_size, room),
-            self._zeros(batch_size, room),
         )
+        mixing = no_mixing(self._zeros(batch_size, room))
         momenta = weights if self.has_momentum else ()
         position = self._origin.new_zeros(batch_size, dtype=torch.int64)
-        return MemoriserState(weights, momenta, self._zeros(batch_size) + 1, nothing, position)
+        return MemoriserState(weights, momenta, self._zeros(batch_size) + 1, nothing, mixing, position)
 
     def forward(
         self,
@@ -78,10 +84,12 @@ class Memoriser(AddressableMemory):
         reset: Bool[Tensor, "batch time"] | None = None,
     ) -> tuple[Float[Tensor, "batch time output"], MemoriserState]:
         state, real, _ = self.begin(inputs, state, mask, reset)
-        inputs = torch.where(real.unsqueeze(-1), inputs, 0)  # padding may hold anything, NaN included
+        if mask is not None:  # padding may hold anything, NaN included
+            inputs = torch.where(real.unsqueeze(-1), inputs, 0)
         queries, keys, values, gates = self.project(inputs)
-        read, state = self._run(state, queries, keys, values, {**gates}, real, reset)
-        return torch.where(real.unsqueeze(-1), self.emit(read), 0), state
+        read, state = self._run(state, queries, keys, values, {**gates}, mask, reset)
+        outputs = self.emit(read)
+        return outputs if mask is None else torch.where(real.unsqueeze(-1), outputs, 0), state
 
     @abstractmethod
     def address(self, keys: Float[Tensor, "*shape keys"]) -> Float[Tensor, "*shape keys"]:
@@ -112,24 +120,20 @@ class Memoriser(AddressableMemory):
             decay: α in 0 to 1, how much of the weights goes; None is 0.
             momentum: η in 0 to 1, how much of the last change is repeated; None is 0.
         """
-        real = keys.new_ones(keys.shape[:2], dtype=torch.bool) if mask is None else mask
         rate = keys.new_full(keys.shape[:2], 0.5) if rate is None else rate
         if strength is not None:
-            real = real & (strength != 0)
+            mask = strength != 0 if mask is None else mask & (strength != 0)
             rate = rate * strength.view(*strength.shape, *[1] * (rate.dim() - 2))
-        keys, values = (torch.where(real.unsqueeze(-1), x, 0) for x in (keys, values))
+        if mask is not None:
+            keys, values = (torch.where(mask.unsqueeze(-1), x, 0) for x in (keys, values))
         gates = dict(zip(GATES, (rate, decay, momentum), strict=True))
-        return self._run(state, None, keys, values, gates, real, None)[1]
+        return self._run(state, None, keys, values, gates, mask, None)[1]
 
     def read(self, state: MemoriserState, queries: Float[Tensor, "batch time keys"]) -> Reading:
         """What the network answers with the weights as they stand."""
-        held = state.surprises
         with torch.autocast(queries.device.type, enabled=False):
             asked = self.address(self._split(queries).to(state.left.dtype)).transpose(1, 2)
-            momentum = held.momentum if self.has_momentum else None
-            mixing = moment(step_mixing(held.kept, momentum, self._held(state)), state.position)
-            layers = mixed(begun(state, self.network.initial), mixing, held)
-            values, inputs = self.network.answer(layers, asked)
+            values, inputs = self.network.answer(at_present(state, self.network.initial), asked)
         weights = inputs.transpose(1, 2).flatten(2)
         slots = torch.arange(weights.shape[2], device=weights.device).expand(weights.shape)
         return Reading(values.transpose(1, 2).flatten(2), weights, slots)
@@ -141,11 +145,11 @@ class Memoriser(AddressableMemory):
         keys: Tensor,
         values: Tensor,
         gates: dict[str, Tensor | None],
-        real: Tensor,
+        mask: Tensor | None,
         reset: Tensor | None,
     ) -> tuple[Tensor, MemoriserState]:
         """What was read, (batch, time, width), and the state; without queries nothing is read."""
-        if real.shape[1] == 0:
+        if keys.shape[1] == 0:
             return values.to(state.left), state
         if not self.has_momentum and gates.get("momentum") is not None:
             raise ValueError(f"momentum must be None: {type(self).__name__} has none")
@@ -155,13 +159,47 @@ class Memoriser(AddressableMemory):
             key, value = self.address(self._split(keys).to(dtype)), self._split(values).to(dtype)
             rate, decay, momentum = (self._gate(gates.get(name), value) for name in GATES)
             steps = Steps(key, value, torch.stack([rate, 1 - decay, momentum], dim=-1))
-            read, state = (self._loop if self.naive else self._chunks)(state, asked, steps, real, reset)
+            run = self._loop if self.naive else self._step if keys.shape[1] == 1 else self._chunks
+            read, state = run(state, asked, steps, mask, reset)
         return read.flatten(2), state
 
+    def _step(
+        self,
+        state: MemoriserState,
+        queries: Tensor | None,
+        steps: Steps,
+        mask: Tensor | None,
+        reset: Tensor | None,
+    ) -> tuple[Tensor, MemoriserState]:
+        """A single step: nothing is moved into a grid, and weights are made only where it ends a chunk."""
+        network, initial = self.network, self.network.initial
+        if reset is not None:
+            state = reset_rows(state, reset.squeeze(1), self.initial_state(1))
+        # The query sees the present weights, the key those of the chunk's start: two lines of one product.
+        keys, values, ways = (x.transpose(1, 2) for x in steps)
+        asked = keys if queries is None else queries.transpose(1, 2)
+        layers = at_present(state, initial, and_start=True)
+        inputs, sums = network.trace(layers, torch.cat([asked, keys], dim=2))
+        read = network.out(asked, sums[-1].split(1, dim=2)[0])
+        inputs, sums = ([x.split(1, dim=2)[1] for x in parts] for parts in (inputs, sums))
+        slopes = network.slopes(at_start(state, initial), keys, sums, values, self.error)
+        rate, kept, momentum = ways.unbind(-1)
+        after = extended(state, limited(inputs, slopes, rate, self.largest_surprise), kept, momentum)
+        full = after.position == self.chunk_size
+        if torch.compiler.is_compiling() or full.any():
+            after = either(full, complete(after), after)
+        return read.transpose(1, 2), after if mask is None else where_rows(mask.squeeze(1), after, state)
+
     def _chunks(
-        self, state: MemoriserState, queries: Tensor | None, steps: Steps, real: Tensor, reset: Tensor | None
+        self,
+        state: MemoriserState,
+        queries: Tensor | None,
+        steps: Steps,
+        mask: Tensor | None,
+        reset: Tensor | None,
     ) -> tuple[Tensor, MemoriserState]:
         """Chunk after chunk, the steps of each at once; weights are made only after a span of several."""
+        real = steps.keys.new_ones(steps.keys.shape[:2], dtype=torch.bool) if mask is None else mask
         places = chunk_places(real, reset, state.position, self.chunk_size)
         keys, values, ways = (into_chunks(x, places).unbind(0) for x in steps)
         asked = keys if queries is None else into_chunks(queries, places).unbind(0)
@@ -172,70 +210,70 @@ class Memoriser(AddressableMemory):
             if places.any_fresh[start]:
                 initial = begun(self.initial_state(1), self.network.initial)
                 weights = reset_rows(weights, places.fresh[start], initial)
-            # The steps that the state holds come before those of the first chunk.
-            seen = [state.surprises] if start == 0 and self.chunk_size > 1 else []
-            before = sum(part.kept.shape[2] for part in seen)
+            total = (end - start) * columns
             _, kept, momentum = torch.cat(ways[start:end], dim=2).unbind(-1)
             real_steps = torch.cat(places.real[start:end].unbind(0), dim=1).unsqueeze(1).expand_as(kept)
-            momentum = torch.cat([*(part.momentum for part in seen), momentum], dim=2)
-            mixing = step_mixing(
-                torch.cat([*(part.kept for part in seen), kept], dim=2),
-                momentum if self.has_momentum else None,
-                torch.cat([*(self._held(state) for _ in seen), real_steps], dim=2),
-            )
+            mixing = step_mixing(kept, momentum, real_steps)
+            seen, before = map_tensors(lambda x: x[:, :, :0], state.surprises), 0
+            if start == 0:  # the steps that the state holds come before those of the first chunk
+                if not may_look(real) or state.position.any():
+                    seen, before = state.surprises, self.chunk_size
+                mixing = continued(moments(state.mixing, 0, 1, before), mixing)
             for number in range(start, end):
-                rate, kept, momentum = ways[number].unbind(-1)
-                done = before + (number - start) * columns
-                at_start = moments(mixing, done, done + 1, done)
-                layers = plain(weights) if number == start else mixed(weights, at_start, joined(seen))
-                found = self._surprises(layers, keys[number], values[number], rate)
-                chunks.append(Surprises(*found, kept, momentum))
-                seen.append(chunks[-1])
+                done = (number - start) * columns
+                layers = plain(weights)
+                if number > start:
+                    layers = mixed(weights, moments(mixing, done, done + 1, before + done), seen)
+                rate = ways[number][..., 0]
+                chunks.append(self._surprises(layers, keys[number], values[number], rate))
+                seen = joined(seen, chunks[-1])
             if queries is not None:  # each read is before its step
-                total = before + (end - start) * columns
-                layers = mixed(weights, moments(mixing, before, total, total), joined(seen))
+                layers = mixed(weights, moments(mixing, 0, total, before + total), seen)
                 reads.append(self.network.answer(layers, torch.cat(asked[start:end], dim=2))[0])
             if any(places.any_full[start:end]):
                 full = places.full[start:end].sum(0)
-                count = torch.where(full > 0, before + full * columns, 0)
-                weights = told(weights, moment(mixing, count), joined(seen))
+                ended = where_rows(full > 0, moment(mixing, full * columns), no_mixing(mixing.steps[:, :, 0]))
+                weights = told(weights, ended, seen)
         if any(places.any_full) or any(places.any_fresh):
             moved = with_weights(state, weights, self.network.initial)
-            state = where_rows((places.full | places.fresh).any(0), moved, state)
+            state = either((places.full | places.fresh).any(0), moved, state)
         if reset is not None:
             state = reset_rows(state, places.ended, self.initial_state(1))
+        state = carry(state, places, chunks, ways)
         if queries is None:
-            return steps.values, carry(state, places, chunks)
+            return steps.values, state
         read = torch.cat(reads, dim=2).unflatten(2, (len(keys), -1)).movedim(2, 0)
-        return out_of_chunks(read, places), carry(state, places, chunks)
+        return out_of_chunks(read, places), state
 
     def _loop(
-        self, state: MemoriserState, queries: Tensor | None, steps: Steps, real: Tensor, reset: Tensor | None
+        self,
+        state: MemoriserState,
+        queries: Tensor | None,
+        steps: Steps,
+        mask: Tensor | None,
+        reset: Tensor | None,
     ) -> tuple[Tensor, MemoriserState]:
         """Step after step, by the definition: all weights are made."""
-        fresh = torch.zeros_like(real) if reset is None else reset
+        nowhere = steps.keys.new_zeros(steps.keys.shape[:2], dtype=torch.bool)
+        real, fresh = ~nowhere if mask is None else mask, nowhere if reset is None else reset
         asked = steps.keys if queries is None else queries
-        slots = torch.arange(self.chunk_size - 1, device=real.device)
-        initial, reads = self.initial_state(1), []
+        new, reads = self.initial_state(1), []
         for known, starts, *parts in zip(*(x.unbind(1) for x in (real, fresh, asked, *steps)), strict=True):
-            state = reset_rows(state, starts, initial)
+            state = reset_rows(state, starts, new)
             query, key, value, way = (x.unsqueeze(2) for x in parts)
-            at_start = begun(state, self.network.initial)
-            now = replayed(at_start, state)
-            reads.append(self.network.answer(plain(now), query)[0])
             rate, kept, momentum = way.unbind(-1)
-            step = Surprises(*self._surprises(plain(at_start), key, value, rate), kept, momentum)
-            place = slots == state.position.unsqueeze(1)
-            held = map_tensors(lambda old, new, at=place: _put(at, new, old), state.surprises, step)
-            going_on = state._replace(surprises=held, position=state.position + 1)
-            ending = with_weights(self.initial_state(len(known)), stepped(now, step), self.network.initial)
-            after = where_rows(going_on.position == self.chunk_size, ending, going_on)
+            start = begun(state, self.network.initial)
+            now = summed(start, state)
+            reads.append(self.network.answer(plain(now), query)[0])
+            step = self._surprises(plain(start), key, value, rate)
+            after = extended(state, step, kept, momentum)
+            weights = stepped(now, step, kept, momentum)
+            ended = with_weights(self.initial_state(len(known)), weights, self.network.initial)
+            after = where_rows(after.position == self.chunk_size, ended, after)
             state = where_rows(known, after, state)
         return torch.cat(reads, dim=2).transpose(1, 2), state
 
-    def _surprises(
-        self, layers: MixedLayers, keys: Tensor, values: Tensor, rate: Tensor
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def _surprises(self, layers: MixedLayers, keys: Tensor, values: Tensor, rate: Tensor) -> Surprises:
         return surprises(self.network, self.error, self.largest_surprise, layers, keys, values, rate)
 
     @property
@@ -243,11 +281,6 @@ class Memoriser(AddressableMemory):
         """Chunks after which weights are made. Products with weights are the dearer the fewer steps share
         them, those among steps the more there are."""
         return max(1, 64 // self.chunk_size)
-
-    def _held(self, state: MemoriserState) -> Bool[Tensor, "batch heads steps"]:
-        """Which of the state's steps there are."""
-        slots = torch.arange(self.chunk_size - 1, device=state.position.device)
-        return (slots < state.position.unsqueeze(1)).unsqueeze(1).expand_as(state.surprises.kept)
 
     def _zeros(self, batch_size: int, *shape: int) -> Tensor:
         dtype = torch.promote_types(self._origin.dtype, torch.float32)
@@ -261,8 +294,3 @@ class Memoriser(AddressableMemory):
         if x is None:
             return like.new_zeros(like.shape[:3])
         return (x if x.dim() == 3 else x.unsqueeze(-1)).to(like).expand(like.shape[:3])
-
-
-def _put(place: Bool[Tensor, "batch slots"], new: Tensor, held: Tensor) -> Tensor:
-    shape = (place.shape[0], 1, place.shape[1], *[1] * (held.dim() - 3))
-    return torch.where(place.view(shape), new, held)

@@ -17,6 +17,8 @@ The coefficients solve two bidiagonal systems, for the two recurrences are (I - 
 own start, so that weights need not be made for every chunk either.
 """
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,9 +26,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+_LOG_ROOT = 0.5 * math.log(2 * math.pi)
+
 
 class Mixing(NamedTuple):
-    """What the weights after so many steps, 0 to all of them, are made of."""
+    """What the weights after so many steps are made of, a line for each number of steps."""
 
     weights: Float[Tensor, "batch heads after one"]  # w_t, of the weights before the steps
     momenta: Float[Tensor, "batch heads after one"]  # s_t, of the momentum there
@@ -35,37 +39,77 @@ class Mixing(NamedTuple):
     momentum_steps: Float[Tensor, "batch heads after steps"]  # of each step's surprise in S_t
 
 
+def no_mixing(like: Float[Tensor, "batch heads steps"]) -> Mixing:
+    """The one line of weights that have seen none of these steps."""
+    nothing = torch.zeros_like(like).unsqueeze(2)
+    whole = like.new_ones(*like.shape[:2], 1, 1)
+    return Mixing(whole, torch.zeros_like(whole), nothing, whole, nothing)
+
+
 def step_mixing(
     kept: Float[Tensor, "batch heads steps"],
     momentum: Float[Tensor, "batch heads steps"] | None,
     real: Bool[Tensor, "batch heads steps"],
 ) -> Mixing:
-    """How surprises, momentum and decay add up.
+    """How surprises, momentum and decay add up, after 0 steps to all of them.
 
     Args:
         kept: 1 - α, what a step leaves of the weights.
-        momentum: η, what a step leaves of the momentum; None where there is none.
+        momentum: η, what a step leaves of the momentum; None is nothing.
         real: a step that is not is the identity: it neither decays nor lets the momentum act.
     """
+    momentum = torch.zeros_like(kept) if momentum is None else momentum
     identity = torch.eye(kept.shape[-1] + 1, dtype=kept.dtype, device=kept.device)
     weights = _run_through(torch.where(real, kept, 1), identity)
-    acting = weights[..., 1:] * real.unsqueeze(-2)
-    if momentum is None:
-        nothing = torch.zeros_like(weights)
-        return Mixing(weights[..., :1], nothing[..., :1], acting, nothing[..., :1], nothing[..., 1:])
     momenta = _run_through(torch.where(real, momentum, 1), identity)
-    mixed = acting @ momenta[..., 1:, :]
+    mixed = (weights[..., 1:] * real.unsqueeze(-2)) @ momenta[..., 1:, :]
     return Mixing(weights[..., :1], mixed[..., :1], mixed[..., 1:], momenta[..., :1], momenta[..., 1:])
 
 
+def one_more(
+    mixing: Mixing,
+    kept: Float[Tensor, "batch heads one"],
+    momentum: Float[Tensor, "batch heads one"],
+    place: Bool[Tensor, "batch steps"],
+) -> Mixing:
+    """The one line of `mixing` after one step more.
+
+    Args:
+        place: where the step stands among the steps.
+    """
+    kept, momentum, here = kept.unsqueeze(-1), momentum.unsqueeze(-1), place[:, None, None]
+    momentum_kept = momentum * mixing.momentum_kept
+    momentum_steps = (momentum * mixing.momentum_steps).masked_fill(here, 1)
+    return Mixing(
+        kept * mixing.weights,
+        torch.addcmul(momentum_kept, kept, mixing.momenta),
+        torch.addcmul(momentum_steps, kept, mixing.steps).masked_fill(here, 1),
+        momentum_kept,
+        momentum_steps,
+    )
+
+
+def continued(before: Mixing, mixing: Mixing) -> Mixing:
+    """`mixing` of steps that come after others, whose mixing is the one line of `before`, as one of all."""
+    weights, momenta, steps, kept, momentum_steps = mixing
+    held = weights * before.steps + momenta * before.momentum_steps
+    return Mixing(
+        weights * before.weights,
+        weights * before.momenta + momenta * before.momentum_kept,
+        torch.cat([held, steps], dim=-1),
+        kept * before.momentum_kept,
+        torch.cat([kept * before.momentum_steps, momentum_steps], dim=-1),
+    )
+
+
 def moments(mixing: Mixing, start: int, end: int, seen: int) -> Mixing:
-    """The mixing after `start` to `end` - 1 steps, of which only the first `seen` may count."""
+    """The lines from `start` to `end` - 1, of whose steps only the first `seen` may count."""
     weights, momenta, steps, kept, momentum_steps = (part[..., start:end, :] for part in mixing)
     return Mixing(weights, momenta, steps[..., :seen], kept, momentum_steps[..., :seen])
 
 
 def moment(mixing: Mixing, count: Int[Tensor, "batch"]) -> Mixing:
-    """The mixing after `count` steps of each row."""
+    """The line after `count` steps of each row."""
     place = count.view(-1, 1, 1, 1)
     return Mixing(*(part.gather(2, place.expand(*part.shape[:2], 1, part.shape[3])) for part in mixing))
 
@@ -77,50 +121,73 @@ def _run_through(factors: Tensor, identity: Tensor) -> Tensor:
 
 
 class MixedLayers(NamedTuple):
-    """Layers with weights that are never made, other ones for each line of `mixing`."""
+    """Layers with weights that are never made: Σ_p share_p W_p + Σ_i c_i a_i ⊗ δ_i, other ones for each line
+    of the shares and coefficients. A share of None is 1, and coefficients of None are zeros.
+    """
 
-    weights: Sequence[Float[Tensor, "batch heads _into _out"]]
-    momenta: Sequence[Float[Tensor, "batch heads _into _out"]]  # none where there is no momentum
-    mixing: Mixing | None  # None: the weights as they are
-    inputs: Sequence[Float[Tensor, "batch heads steps _into"]]
-    slopes: Sequence[Float[Tensor, "batch heads steps _out"]]
+    parts: Sequence[tuple[Tensor | None, Sequence[Tensor]]]  # shares (batch, heads, after, 1); by layer, W_p
+    steps: Float[Tensor, "batch heads after steps"] | None  # c_ti
+    inputs: Sequence[Float[Tensor, "batch heads steps _into"]]  # a_i by layer
+    slopes: Sequence[Float[Tensor, "batch heads steps _out"]]  # δ_i by layer
 
 
 def through(
     layers: MixedLayers, number: int, x: Float[Tensor, "batch heads time into"]
 ) -> Float[Tensor, "batch heads time out"]:
     """What a layer makes of x."""
-    weights, momenta, mixing, inputs, slopes = layers
-    if mixing is None:
-        return x @ weights[number]
-    known = (mixing.weights * x) @ weights[number]
-    if momenta:
-        known = _plus(known, mixing.momenta * x, momenta[number])
-    return _plus(known, mixing.steps * (x @ inputs[number].mT), slopes[number])
+    (share, matrices), *others = layers.parts
+    known = _added(None, share, x, matrices[number])
+    for share, matrices in others:
+        known = _added(known, share, x, matrices[number])
+    if layers.steps is None:
+        return known
+    return _plus(known, layers.steps * (x @ layers.inputs[number].mT), layers.slopes[number])
 
 
 def back_through(
     layers: MixedLayers, number: int, slope: Float[Tensor, "batch heads time out"]
 ) -> Float[Tensor, "batch heads time into"]:
     """What of a slope at a layer's output comes back to its input."""
-    weights, momenta, mixing, inputs, slopes = layers
-    if mixing is None:
-        return _back(slope, weights[number])
-    known = _back(mixing.weights * slope, weights[number])
-    if momenta:
-        known = known + _back(mixing.momenta * slope, momenta[number])
-    return _plus(known, mixing.steps * (slope @ slopes[number].mT), inputs[number])
+    backs = (
+        _Back.apply(slope if share is None else share * slope, matrices[number])
+        for share, matrices in layers.parts
+    )
+    known = functools.reduce(torch.add, backs)
+    if layers.steps is None:
+        return known
+    return _plus(known, layers.steps * (slope @ layers.slopes[number].mT), layers.inputs[number])
+
+
+def _added(known: Tensor | None, share: Tensor | None, x: Tensor, matrix: Tensor) -> Tensor:
+    """known + share x @ matrix, the share being put where it has the less to do."""
+    if share is not None and matrix.shape[-2] <= matrix.shape[-1]:
+        x, share = share * x, None
+    if share is not None:
+        more = share * (x @ matrix)
+        return more if known is None else known + more
+    return x @ matrix if known is None else _plus(known, x, matrix)
 
 
 def _plus(known: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """known + left @ right"""
     total = torch.baddbmm(known.flatten(0, 1), left.flatten(0, 1), right.flatten(0, 1))
-    return total.unflatten(0, known.shape[:2])
+    return total.view(known.shape)
 
 
-def _back(slope: Tensor, weights: Tensor) -> Tensor:
-    """slope @ weights.mT, in such an order that the gradient of the weights lies in memory as they do."""
-    return (weights @ slope.mT).mT
+class _Back(torch.autograd.Function):
+    """slope @ weights.mT, with products of such an order that none is slow where there are few slopes, and
+    that the gradient of the weights lies in memory as they do."""
+
+    @staticmethod
+    def forward(ctx: Any, slope: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(slope, weights)
+        return slope @ weights.mT
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        slope, weights = ctx.saved_tensors
+        with torch.autocast(gradient.device.type, enabled=False):
+            return gradient @ weights, gradient.mT @ slope
 
 
 class _Made(torch.autograd.Function):
@@ -188,6 +255,29 @@ def made(
     coefficients = torch.cat(shares, dim=2).flatten(0, 1), torch.cat(steps, dim=2).flatten(0, 1).mT
     results = _Made.apply(*coefficients, *(x.flatten(0, 1) for x in (slopes, inputs, *parts)))
     return tuple(result.view_as(parts[0]) for result in results)
+
+
+class _GeluSlope(torch.autograd.Function):
+    """aten's gelu_backward, whose own backward autograd would make of twice as many passes."""
+
+    @staticmethod
+    def forward(ctx: Any, slope: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(slope, x)
+        return torch.ops.aten.gelu_backward(slope, x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        slope, x = ctx.saved_tensors
+        square = x * x
+        curvature = (2 - square) * torch.exp(-0.5 * square - _LOG_ROOT)  # (2 - x²) φ(x)
+        return torch.ops.aten.gelu_backward(gradient, x), gradient * slope * curvature
+
+
+def gelu_slope(
+    slope: Float[Tensor, "batch heads time width"], x: Float[Tensor, "batch heads time width"]
+) -> Float[Tensor, "batch heads time width"]:
+    """What of a slope after gelu(x) comes back to x."""
+    return _GeluSlope.apply(slope, x)
 
 
 def squared_error(
