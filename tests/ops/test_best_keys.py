@@ -25,3 +25,18 @@ def test_more_than_there_are_gives_all() -> None:
     found = best_keys(queries, keys, bounds, bounds + 1, 9)
     assert found.sort(3).values.tolist() == [[[[0, 1, 2], [0, 1, 2]]]]
     assert found[..., -1].eq(2).all()  # outside, so last
+
+
+@pytest.mark.parametrize("count", [1, 18, 30, 40])
+def test_positions_are_of_keys_even_where_nothing_may_be_found(count: int) -> None:
+    torch.manual_seed(0)
+    queries, keys = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 40, 4)
+    for start in (0, 20, 39, 45):  # the bounds of the first query are empty
+        first = torch.tensor([[start + 1, start, start]])
+        found = best_keys(queries, keys, first, first - torch.tensor([[1, 0, 0]]), count)
+        assert found.shape == (1, 2, 3, count)
+        assert found.min() >= 0
+        assert found.max() < 40
+        assert all(len(row.unique()) == count for row in found.flatten(0, 2))
+        if start < 40:
+            assert found[:, :, 1:, 0].eq(start).all()
