@@ -157,7 +157,8 @@ class SegmentRecurrence(Memory):
         if self.naive:
             outputs, state = self._step_by_step(inputs, state, real, fresh)
         else:
-            outputs, state = self._by_segments(inputs, state, chunk_places(real, reset, *self._where(state)))
+            places = chunk_places(real, reset, state.position, self.segment_size)
+            outputs, state = self._by_segments(inputs, state, places)
         return torch.where(real.unsqueeze(-1), outputs, 0), state
 
     def _by_segments(
@@ -257,9 +258,6 @@ class SegmentRecurrence(Memory):
         """The segment's beginning."""
         keys = self._origin.new_zeros(batch, self.layers, 0, self.heads, self.input_size // self.heads)
         return Held(keys, keys, keys.new_zeros(batch, dtype=torch.int64))
-
-    def _where(self, state: SegmentState) -> tuple[Tensor, int]:
-        return state.position, self.segment_size
 
 
 def _visible(
