@@ -96,10 +96,11 @@ def measure_at(
         measured["by_gap"][name] = {str(x): answered(reader, lessons[0][0], x, seed) for x in gaps}
         measured["by_pairs"][name] = {str(x): answered(reader, x, gap, seed) for x in pairs}
     by_gap, by_pairs = measured["by_gap"], measured["by_pairs"]
-    taught, far, more = str(told), str(4 * gap), str(2 * told)
+    few, far, more = str(lessons[len(lessons) // 2][0]), str(4 * gap), str(2 * told)
     return measured | {
-        **{f"accuracy_{name}": by_pairs[name][taught] for name in ARMS},
+        **{f"accuracy_{name}": by_pairs[name][few] for name in ARMS},
         **{f"far_{name}": by_gap[name][far] for name in ("recurrent", "associative")},
+        "all_pairs_associative": by_pairs["associative"][str(told)],
         "more_pairs_ahead": by_pairs["associative"][more] - by_pairs["recurrent"][more],
     }
 
@@ -190,6 +191,7 @@ STUDY = Study(
         "accuracy_without": Threshold("<=", 2 * CHANCE),
         "far_recurrent": Threshold(">=", 0.9),
         "far_associative": Threshold(">=", 0.9),
+        "all_pairs_associative": Threshold(">=", 0.9),
         "more_pairs_ahead": Threshold(">=", 0.1),
     },
     paper=[
