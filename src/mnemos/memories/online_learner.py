@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mnemos.memories.base import AddressableMemory
 from mnemos.ops.chunk_places import chunk_places, into_chunks, out_of_chunks
+from mnemos.ops.looking import may_look
 from mnemos.tree import reset_rows, where_rows
 
 
@@ -130,7 +131,7 @@ class OnlineLearner(AddressableMemory):
         initial, reads = self.initial_state(1), []
         there = places.real.any(2)
         # To choose rows copies every weight; where all rows are chosen it need not be, if one can look.
-        known = not torch.compiler.is_compiling()
+        known = may_look(real)
         all_there, all_full = (x.all(1).tolist() if known else [False] * len(x) for x in (there, places.full))
         for number, chunk in enumerate(zip(*parts, strict=True)):
             if places.any_fresh[number]:
