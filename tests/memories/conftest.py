@@ -5,6 +5,8 @@ import pytest
 # What takes a memory long to compile, and is the code of another that is compiled in every run.
 SAME_STEPS = {
     "AssociativeRecurrentMemory": "RecurrentMemory",
+    "Atlas": "ContinuumMemory",
+    "MemoryAsContext": "Titans",
     "MemoryAsLayer": "MemoryAsGate",
     "TTTLinear": "Titans",
     "TTTMLP": "Titans",
