@@ -18,7 +18,7 @@ from mnemos.memories.atlas_steps import (
 )
 from mnemos.memories.base import Projection, Reading, check_sizes
 from mnemos.memories.inner_network import InnerNetwork
-from mnemos.memories.memoriser_steps import Weights, plain, surprises
+from mnemos.memories.memoriser_steps import Weights, plain, surprises, weighed
 from mnemos.memories.online_learner import OnlineLearner, Told
 from mnemos.memories.polynomial_features import PolynomialFeatures
 from mnemos.ops.delta_rule import unit
@@ -154,11 +154,8 @@ class Atlas(OnlineLearner):
             momentum: θ in 0 to 1, how much of the last momentum stays; None is 0.
             relevance: γ in 0 to 1 of the step itself, of the one before it, and so on; None is 1 for all.
         """
+        rate, mask = weighed(keys, strength, mask, rate)
         real = keys.new_ones(keys.shape[:2], dtype=torch.bool) if mask is None else mask
-        rate = keys.new_full(keys.shape[:2], 0.5) if rate is None else rate
-        if strength is not None:
-            real = real & (strength != 0)
-            rate = rate * strength.view(*strength.shape, *[1] * (rate.dim() - 2))
         keys, values = (torch.where(real.unsqueeze(-1), x, 0) for x in (keys, values))
         gates = {"rate": rate, "decay": decay, "momentum": momentum, "relevance": relevance}
         return self.learn(state, None, keys, values, gates, real, None)[1]

@@ -27,6 +27,7 @@ from mnemos.memories.memoriser_steps import (
     summed,
     surprises,
     told,
+    weighed,
     with_weights,
 )
 from mnemos.ops.chunk_places import chunk_places, into_chunks, out_of_chunks, spans
@@ -120,10 +121,7 @@ class Memoriser(AddressableMemory):
             decay: α in 0 to 1, how much of the weights goes; None is 0.
             momentum: η in 0 to 1, how much of the last change is repeated; None is 0.
         """
-        rate = keys.new_full(keys.shape[:2], 0.5) if rate is None else rate
-        if strength is not None:
-            mask = strength != 0 if mask is None else mask & (strength != 0)
-            rate = rate * strength.view(*strength.shape, *[1] * (rate.dim() - 2))
+        rate, mask = weighed(keys, strength, mask, rate)
         if mask is not None:
             keys, values = (torch.where(mask.unsqueeze(-1), x, 0) for x in (keys, values))
         gates = dict(zip(GATES, (rate, decay, momentum), strict=True))

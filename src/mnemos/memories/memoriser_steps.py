@@ -263,3 +263,23 @@ def carry(
     )
     mixing = mixing._replace(steps=steps, momentum_steps=momentum_steps)
     return state._replace(surprises=held, mixing=mixing, position=places.position)
+
+
+def weighed(
+    keys: Float[Tensor, "batch time keys"],
+    strength: Float[Tensor, "batch time"] | None,
+    mask: Bool[Tensor, "batch time"] | None,
+    rate: Float[Tensor, "batch time *heads"] | None,
+) -> tuple[Float[Tensor, "batch time *heads"], Bool[Tensor, "batch time"] | None]:
+    """The rate and the mask of pairs that are told with a strength: of strength 0 a pair is not written.
+
+    Args:
+        rate: None is 1/2.
+        mask: None is all pairs, and comes back where there is no strength.
+    """
+    rate = keys.new_full(keys.shape[:2], 0.5) if rate is None else rate
+    if strength is None:
+        return rate, mask
+    told = strength != 0
+    rate = rate * strength.view(*strength.shape, *[1] * (rate.dim() - 2))
+    return rate, told if mask is None else mask & told
