@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mnemos.cli import app
 from mnemos.models.checkpoint import save_model
-from mnemos.models.transformer import small_transformer
+from mnemos.models.hybrid import hybrid
 from mnemos.tasks.text import Document, train_tokenizer
 
 POEM = "the cat sat on the mat and the dog sat on the log.\n"
@@ -49,6 +49,6 @@ def make_model(folder: Path, width: int = 16, seed: int = 0) -> Path:
     """A model with random weights: how well it predicts does not matter here."""
     torch.manual_seed(seed)
     tokenizer = train_tokenizer([Document("poem", POEM * 20)], 300)
-    model = small_transformer(tokenizer.get_vocab_size() + 1, width=width, layers=1, heads=2, context=64)
+    model = hybrid(tokenizer.get_vocab_size() + 1, "attention", width=width, heads=2, context=64)
     save_model(folder, model, tokenizer)
     return folder

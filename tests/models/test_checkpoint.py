@@ -16,10 +16,10 @@ from mnemos.memories.memorizing import JointSoftmax
 from mnemos.models import (
     ModelError,
     Transformer,
+    hybrid,
     language_model,
     load_model,
     save_model,
-    small_transformer,
 )
 from mnemos.tasks.text import Document, train_tokenizer
 
@@ -34,7 +34,7 @@ def tokenizer():
 @pytest.fixture
 def model(tokenizer):
     torch.manual_seed(0)
-    return small_transformer(tokenizer.get_vocab_size() + 1, width=16, heads=2, context=8)
+    return hybrid(tokenizer.get_vocab_size() + 1, "attention attention", width=16, heads=2, context=8)
 
 
 def test_a_model_comes_back_as_it_was(tmp_path, model, tokenizer):
@@ -123,7 +123,7 @@ def test_a_save_that_stops_halfway_never_leaves_a_wrong_model(tmp_path, model, t
 
 
 def test_a_tokenizer_of_another_size_is_refused(tokenizer):
-    model = small_transformer(tokenizer.get_vocab_size(), width=16, heads=2)
+    model = hybrid(tokenizer.get_vocab_size(), "attention attention", width=16, heads=2)
     with pytest.raises(ValueError, match="the start of a document"):
         language_model(model, tokenizer)
 
@@ -154,6 +154,6 @@ def test_a_part_that_is_no_ones_but_the_users_is_refused(tmp_path, tokenizer):
 
     memory = CompressiveMemory(8, window=2, compressed=2, compression=Last(2))
     model = Transformer(tokenizer.get_vocab_size() + 1, [memory], 8, 16)
-    with pytest.raises(TypeError, match="CompressiveMemory has compression of its own cannot be saved"):
+    with pytest.raises(TypeError, match="a CompressiveMemory with its own compression cannot be saved"):
         save_model(tmp_path, model, tokenizer)
     assert not list(tmp_path.iterdir())

@@ -112,5 +112,5 @@ def test_a_hybrid_is_kept_in_a_folder(tmp_path):
     tokens = torch.randint(200, (1, 9))
     assert torch.equal(found(tokens)[0], model(tokens)[0])
     model.memories[-3].memory.poles = torch.randn
-    with pytest.raises(TypeError, match="poles of its own cannot be saved"):
+    with pytest.raises(TypeError, match="a S4D with its own poles cannot be saved"):
         save_model(tmp_path, model, tokenizer)

@@ -9,13 +9,13 @@ from mnemos.models import (
     OtherModelError,
     check_model,
     excerpt,
+    hybrid,
     language_model,
     memorize,
     mixed_nats,
     perplexity,
     predict,
     retrieve,
-    small_transformer,
 )
 from mnemos.models import nearest_neighbour as module
 from mnemos.stores import open as open_store
@@ -33,7 +33,7 @@ def texts():
 def lm(texts):
     torch.manual_seed(0)
     tokenizer = train_tokenizer(texts, 300)
-    model = small_transformer(tokenizer.get_vocab_size() + 1, width=16, heads=2, context=8)
+    model = hybrid(tokenizer.get_vocab_size() + 1, "attention attention", width=16, heads=2, context=8)
     return language_model(model.eval(), tokenizer)
 
 
@@ -212,7 +212,9 @@ def test_a_document_that_changed_is_not_taken_for_the_old_one(lm, store, texts):
 
 def test_the_store_of_another_model_is_refused(lm, store, texts):
     read_all(lm, store, texts[0])
-    other = language_model(small_transformer(lm.model.vocabulary_size, width=16, heads=2), lm.tokenizer)
+    other = language_model(
+        hybrid(lm.model.vocabulary_size, "attention attention", width=16, heads=2), lm.tokenizer
+    )
     with pytest.raises(OtherModelError, match=f"{lm.fingerprint[:12]}.*{other.fingerprint[:12]}"):
         retrieve(other, store, "text")
     with pytest.raises(OtherModelError, match="holds the keys of model"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import mnemos
-from mnemos.models import Mixture, language_model, small_transformer
+from mnemos.models import Mixture, hybrid, language_model
 from mnemos.models.reading import Point, read_all, totals
 from mnemos.tasks.text import Document, train_tokenizer
 
@@ -28,7 +28,7 @@ def test_asking_about_some_batches_changes_no_record():
     text = " ".join(str(number) for number in range(2000))
     tokenizer = train_tokenizer([Document("numbers", text)], 256)
     torch.manual_seed(0)
-    model = small_transformer(tokenizer.get_vocab_size() + 1, width=16, layers=1, heads=2, context=64)
+    model = hybrid(tokenizer.get_vocab_size() + 1, "attention", width=16, heads=2, context=64)
     whole = language_model(model.eval(), tokenizer)
     stores, readings = [], []
     for every in (1, 3):

@@ -6,13 +6,13 @@ import torch.nn.functional as F  # noqa: N812
 
 import mnemos
 from mnemos.memories import DeltaRule, RotaryAttention, SegmentAttention
-from mnemos.models import Transformer, small_transformer
+from mnemos.models import Transformer, hybrid
 
 
 def models():
     torch.manual_seed(0)
     return {
-        "rotary": small_transformer(17, width=16, heads=2, context=5),
+        "rotary": hybrid(17, "attention attention", width=16, heads=2, context=5),
         "segment": Transformer(17, [SegmentAttention(16, window=4, heads=2) for _ in range(2)], 32),
         "mixed": Transformer(17, [RotaryAttention(16, 2, 4), DeltaRule(16, heads=2)], 32),
     }
@@ -63,7 +63,7 @@ def test_keys_are_the_normalised_input_of_the_last_feed_forward_layer():
 
 def test_learns_to_look_back():
     torch.manual_seed(0)
-    model = small_transformer(6, width=32, heads=2, context=8)
+    model = hybrid(6, "attention attention", width=32, heads=2, context=8)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(80):
         half = torch.randint(6, (32, 4))

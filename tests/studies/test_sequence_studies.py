@@ -88,8 +88,8 @@ def test_figures_are_drawn(tmp_path):
 
 def test_the_study_of_titans_compares_every_kind_near_and_far(small):
     measured = titans.measure(0, True, silent, width=8, sizes=((8, 1), (16, 2)), steps=2)
-    assert list(measured["recall"]) == list(measured["far"]) == [*titans.KINDS, *titans.WIRINGS]
-    assert all(0 <= share <= 1 for share in measured["far"].values())
+    assert list(measured["last"]) == list(measured["untaught"]) == [*titans.KINDS, *titans.WIRINGS]
+    assert all(0 <= share <= 1 for share in measured["untaught"].values())
     assert measured.keys() >= titans.STUDY.thresholds.keys()
     titans.draw(measured)
 

@@ -4,7 +4,7 @@ import signal
 import pytest
 import torch
 
-from mnemos.models import load_model, small_transformer
+from mnemos.models import hybrid, load_model
 from mnemos.tasks.text import Document, train_tokenizer
 from mnemos.training import loop
 from mnemos.training.language import NOT_A_TARGET, Samples, encode_documents, train_language_model
@@ -20,7 +20,7 @@ def tokenizer():
 
 def fresh(tokenizer):
     torch.manual_seed(0)
-    return small_transformer(tokenizer.get_vocab_size() + 1, width=16, layers=1, heads=2, context=12)
+    return hybrid(tokenizer.get_vocab_size() + 1, "attention", width=16, heads=2, context=12)
 
 
 def train(tokenizer, folder, *, steps, documents=DOCUMENTS, model=None, **options):

@@ -19,9 +19,9 @@ from mnemos.demo import texts
 from mnemos.demo.plan import Plan
 from mnemos.demo.results import Learned, Trained
 from mnemos.models.checkpoint import LanguageModel, load_model
+from mnemos.models.hybrid import hybrid
 from mnemos.models.mixture import Evidence, Mixture, mixed_nats, perplexity
 from mnemos.models.reading import read_all
-from mnemos.models.transformer import small_transformer
 from mnemos.models.tuning import default_mixture, evidence, save_mixture, tune
 from mnemos.progress import Advance, between
 from mnemos.stores.base import Store
@@ -42,7 +42,7 @@ def train(plan: Plan, advance: Advance) -> Trained:
     a = texts.load(plan.folder).a
     tokenizer = train_tokenizer(a.train, plan.vocabulary)
     torch.manual_seed(plan.seed)
-    network = small_transformer(tokenizer.get_vocab_size() + 1, width=plan.width, layers=plan.layers)
+    network = hybrid(tokenizer.get_vocab_size() + 1, ["attention"] * plan.layers, width=plan.width)
     config = TrainingConfig(plan.steps, plan.seconds, seed=plan.seed)
     started = time.perf_counter()
     model = train_language_model(

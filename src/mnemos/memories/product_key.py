@@ -28,7 +28,7 @@ class SiluGate(nn.Module):
 
     def __init__(self, input_size: int, value_size: int, output_size: int) -> None:
         super().__init__()
-        self.output_size = output_size
+        self.input_size, self.value_size, self.output_size = input_size, value_size, output_size
         self.gate = nn.Linear(input_size, value_size, bias=False)  # W1
         self.output = nn.Linear(value_size, output_size, bias=False)  # W2
 

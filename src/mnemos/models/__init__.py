@@ -27,7 +27,7 @@ from mnemos.models.nearest_neighbour import (
 )
 from mnemos.models.reading import Point, Totals, read_all, totals
 from mnemos.models.recollection import Answer, Correction, Recollection, correct, recall
-from mnemos.models.transformer import Features, Transformer, small_transformer
+from mnemos.models.transformer import Features, Transformer
 from mnemos.models.tuning import default_mixture, load_mixture, save_mixture, tune
 
 __all__ = [
@@ -71,7 +71,6 @@ __all__ = [
     "retrieve",
     "save_mixture",
     "save_model",
-    "small_transformer",
     "totals",
     "tune",
 ]

@@ -1,33 +1,18 @@
 """A language model as a folder: config.json, model.safetensors and tokenizer.json."""
 
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
 
-import mnemos.memories
-from mnemos.memories.base import Memory
-from mnemos.memories.compression import Convolution, DilatedConvolution, MaxPool, MeanPool, MostUsed
-from mnemos.memories.memorizing import HeadGate, JointSoftmax
+from mnemos.models.description import build, describe
 from mnemos.models.folder import ModelError, fingerprint, load_folder, save_folder
-from mnemos.models.mixer import Mixer
 from mnemos.models.transformer import Transformer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# What stands in a model beside the memories of `mnemos.memories`.
-PARTS: dict[str, type[nn.Module]] = {
-    part.__name__: part
-    for part in (
-        Mixer,
-        *(MeanPool, MaxPool, MostUsed, Convolution, DilatedConvolution),
-        *(HeadGate, JointSoftmax),
-    )
-}
 WEIGHTS, WORDS = "model.safetensors", "tokenizer.json"
 
 
@@ -81,53 +66,12 @@ def _contents(model: Transformer, tokenizer: "Tokenizer") -> tuple[dict[str, Any
         "vocabulary_size": model.vocabulary_size,
         "feed_forward": model.feed_forward,
         "context": model.context,
-        "memories": [_described(memory) for memory in model.memories],
+        "memories": [describe(memory) for memory in model.memories],
     }
     weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     return config, {WEIGHTS: save(weights), WORDS: tokenizer.to_str().encode()}
 
 
 def _build(config: dict[str, Any]) -> Transformer:
-    memories = [_built(described) for described in config["memories"]]
+    memories = [build(described) for described in config["memories"]]
     return Transformer(config["vocabulary_size"], memories, config["feed_forward"], config["context"])
-
-
-def _described(part: nn.Module) -> dict[str, Any]:
-    """The class of a memory, or of a part of one, and its arguments, among which may be further parts.
-
-    Functions that are the defaults are left out; others cannot be written to a configuration.
-    """
-    arguments = {}
-    for parameter in inspect.signature(type(part)).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):  # a part without arguments
-            continue
-        value = getattr(part, parameter.name)
-        if isinstance(value, nn.Module) and _class_called(type(value).__name__) is type(value):
-            arguments[parameter.name] = _described(value)
-        elif not callable(value):
-            arguments[parameter.name] = value
-        elif value is not parameter.default:
-            owner = type(part).__name__
-            raise TypeError(f"a model whose {owner} has {parameter.name} of its own cannot be saved")
-    return {"class": type(part).__name__, "arguments": arguments}
-
-
-def _built(described: dict[str, Any]) -> Any:
-    name = described["class"]
-    found = _class_called(name)
-    if found is None:
-        raise KeyError(f"this version of mnemos has no memory called {name}")
-    arguments = described["arguments"]
-    for name, value in arguments.items():
-        if isinstance(value, dict):
-            arguments[name] = _built(value)
-        elif isinstance(value, list):  # JSON knows no tuples
-            arguments[name] = tuple(value)
-    return found(**arguments)
-
-
-def _class_called(name: str) -> type[nn.Module] | None:
-    if name in PARTS:
-        return PARTS[name]
-    found = getattr(mnemos.memories, name, None)
-    return found if isinstance(found, type) and issubclass(found, Memory) else None

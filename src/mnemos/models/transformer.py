@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mnemos.memories.base import Memory
-from mnemos.memories.rotary_attention import RotaryAttention
 
 
 class Features(NamedTuple):
@@ -112,14 +111,6 @@ class Transformer(nn.Module):
             states.append(after)
         logits = F.linear(self.last_norm(hidden), self.embedding.weight)
         return Features(logits, normalised), tuple(states)
-
-
-def small_transformer(
-    vocabulary_size: int, *, width: int = 128, layers: int = 2, heads: int = 4, context: int = 256
-) -> Transformer:
-    """A transformer with rotary attention and a feed-forward width of about 8/3 of its own width."""
-    memories = [RotaryAttention(width, heads, window=context) for _ in range(layers)]
-    return Transformer(vocabulary_size, memories, feed_forward_of(width), context)
 
 
 def feed_forward_of(width: int) -> int:

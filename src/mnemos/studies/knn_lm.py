@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from mnemos.models.checkpoint import LanguageModel
+from mnemos.models.hybrid import hybrid
 from mnemos.models.mixture import (
     Evidence,
     Mixture,
@@ -29,7 +30,6 @@ from mnemos.models.mixture import (
     perplexity,
 )
 from mnemos.models.nearest_neighbour import memorize, predict, retrieve
-from mnemos.models.transformer import small_transformer
 from mnemos.progress import Advance, between
 from mnemos.stores import open as open_store
 from mnemos.stores.base import Store
@@ -81,8 +81,8 @@ def _train(
 
     tokenizer = train_tokenizer(documents, 2048 if full else 1024)
     torch.manual_seed(seed)
-    size = {"width": 256, "layers": 4} if full else {"width": 128, "layers": 2}
-    network = small_transformer(tokenizer.get_vocab_size() + 1, **size)
+    width, layers = (256, 4) if full else (128, 2)
+    network = hybrid(tokenizer.get_vocab_size() + 1, ["attention"] * layers, width=width)
     config = TrainingConfig(steps=6000 if full else 600, seed=seed)
     return train_language_model(network, tokenizer, documents, folder, config, advance=advance)
 

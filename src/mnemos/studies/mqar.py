@@ -12,7 +12,8 @@ Eight pairs are few beside 64 features. Sequences of twice the length and pairs,
 tell how much room is left.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,25 +40,19 @@ LEARNED, ENOUGH = 0.9, 0.995  # shares of right answers: the next size then come
 
 
 def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
-    mixers = ("attention", *ERASING, SUM, STATE_SPACE)
     sizes = FULL_SIZES if full else SIZES
-    measured: dict[str, Any] = {
-        "pairs": sizes[-1][1],
-        "right": {},
-        "steps": {},
-        "untaught": {},
-        "parameters": {},
+    networks = {
+        name: partial(
+            hybrid, VOCABULARY, [name] * LAYERS, width=WIDTH, heads=1, context=2 * FULL_SIZES[-1][0]
+        )
+        for name in ("attention", *ERASING, SUM, STATE_SPACE)
     }
     untaught = MultiQueryRecall(VOCABULARY, 2 * sizes[-1][0], 2 * sizes[-1][1])
-    for number, name in enumerate(mixers):
-        part = between(advance, number / len(mixers), (number + 1) / len(mixers))
-        torch.manual_seed(seed)
-        network = hybrid(VOCABULARY, [name] * LAYERS, width=WIDTH, heads=1, context=2 * FULL_SIZES[-1][0])
-        steps, right = learn(network, seed, sizes, FULL_STEPS if full else STEPS, part)
-        measured["right"][name], measured["steps"][name] = right, steps
-        measured["untaught"][name] = answered(network, untaught, seed, rows=512)
-        measured["parameters"][name] = sum(parameter.numel() for parameter in network.parameters())
-    last = {name: list(right.values())[-1] for name, right in measured["right"].items()}
+    measured: dict[str, Any] = {
+        "pairs": sizes[-1][1],
+        **taught(networks, seed, sizes, FULL_STEPS if full else STEPS, untaught, advance),
+    }
+    last = measured["last"]
     worst = min(last[name] for name in ERASING)
     return measured | {
         "attention": last["attention"],
@@ -67,6 +62,39 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
         "sum_behind_untaught": min(measured["untaught"][name] for name in ERASING)
         - measured["untaught"][SUM],
     }
+
+
+def taught(
+    networks: Mapping[str, Callable[[], Transformer]],
+    seed: int,
+    sizes: tuple[tuple[int, int], ...],
+    steps: int,
+    untaught: MultiQueryRecall,
+    advance: Advance,
+) -> dict[str, dict[str, Any]]:
+    """Teaches networks one after the other, each begun with the same seed.
+
+    Args:
+        networks: by name, what begins each.
+        sizes, steps: as in `learn`.
+        untaught: another task, which each is asked in the end.
+
+    Returns:
+        By name the "steps" that each took; what was "right" at the last size by step, and in the end, "last";
+        what was right of what was "untaught"; and its "parameters".
+    """
+    found: dict[str, dict[str, Any]] = {
+        what: {} for what in ("right", "last", "steps", "untaught", "parameters")
+    }
+    for number, (name, begin) in enumerate(networks.items()):
+        torch.manual_seed(seed)
+        network = begin()
+        part = between(advance, number / len(networks), (number + 1) / len(networks))
+        found["steps"][name], found["right"][name] = learn(network, seed, sizes, steps, part)
+        found["last"][name] = list(found["right"][name].values())[-1]
+        found["untaught"][name] = answered(network, untaught, seed, rows=512)
+        found["parameters"][name] = sum(parameter.numel() for parameter in network.parameters())
+    return found
 
 
 def learn(

@@ -10,16 +10,15 @@ it takes to tell the pairs, so that in all later ones the memory alone can answe
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from mnemos.memories import MemoryAsContext, MemoryAsGate, MemoryAsLayer, RotaryAttention, Titans
 from mnemos.memories.base import Memory
 from mnemos.models.mixer import Mixer
 from mnemos.models.transformer import Transformer, feed_forward_of
-from mnemos.progress import Advance, between
-from mnemos.studies.mqar import SIZES, VOCABULARY, answered, learn
+from mnemos.progress import Advance
+from mnemos.studies.mqar import SIZES, VOCABULARY, taught
 from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.multi_query_recall import MultiQueryRecall
 
@@ -68,34 +67,33 @@ def measure(
     steps = steps or (FULL_STEPS if full else STEPS)
     length, pairs = sizes[-1]
     far = MultiQueryRecall(VOCABULARY, LONGER * length, pairs, power=1.0)
-    measured: dict[str, Any] = {"recall": {}, "far": {}, "steps": {}}
-    kinds = KINDS | WIRINGS if full else KINDS
-    for number, (name, build) in enumerate(kinds.items()):
-        torch.manual_seed(seed)
-        memories = [build(width) for _ in range(LAYERS)]
-        network = Transformer(VOCABULARY, memories, feed_forward_of(width), LONGER * length)
-        part = between(advance, number / len(kinds), (number + 1) / len(kinds))
-        measured["steps"][name], right = learn(network, seed, sizes, steps, part)
-        measured["recall"][name] = list(right.values())[-1]
-        measured["far"][name] = answered(network, far, seed, rows=256)
-    whole = measured["far"][WHOLE]
-    return measured | {
-        "whole_recall": measured["recall"][WHOLE],
-        "whole_far": whole,
-        "forgetting_helps": whole - measured["far"]["no forgetting"],
-        "momentum_helps": whole - measured["far"]["no momentum"],
+    networks = {
+        name: partial(_decoder, build, width, far.length)
+        for name, build in (KINDS | WIRINGS if full else KINDS).items()
     }
+    measured = taught(networks, seed, sizes, steps, far, advance)
+    last, whole = measured["last"], measured["untaught"][WHOLE]
+    return measured | {
+        "whole_recall": last[WHOLE],
+        "whole_far": whole,
+        "forgetting_helps": whole - measured["untaught"]["no forgetting"],
+        "momentum_helps": whole - measured["untaught"]["no momentum"],
+    }
+
+
+def _decoder(memory: Callable[[int], Memory], width: int, length: int) -> Transformer:
+    return Transformer(VOCABULARY, [memory(width) for _ in range(LAYERS)], feed_forward_of(width), length)
 
 
 def draw(measured: Mapping[str, Any]) -> "Drawing":
     """Recall at the length of training and at four times that, for every kind."""
     from mnemos.report.drawing import WITH, WITHOUT, drawing
 
-    with drawing(1.4 + 0.4 * len(measured["recall"])) as (figure, (axes,)):
-        for number, name in enumerate(measured["recall"]):
-            axes.barh(number - 0.2, 100 * measured["recall"][name], 0.36, color=WITHOUT)
-            axes.barh(number + 0.2, 100 * measured["far"][name], 0.36, color=WITH)
-        axes.set_yticks(range(len(measured["recall"])), list(measured["recall"]))
+    with drawing(1.4 + 0.4 * len(measured["last"])) as (figure, (axes,)):
+        for number, name in enumerate(measured["last"]):
+            axes.barh(number - 0.2, 100 * measured["last"][name], 0.36, color=WITHOUT)
+            axes.barh(number + 0.2, 100 * measured["untaught"][name], 0.36, color=WITH)
+        axes.set_yticks(range(len(measured["last"])), list(measured["last"]))
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_xlabel("keys answered rightly, %: above at the length of training, below at four times that")

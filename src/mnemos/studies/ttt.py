@@ -13,6 +13,7 @@ length and pairs, which no mixer was taught, tell how much room is left.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,8 +23,8 @@ from mnemos.memories import TTTMLP, LinearAttention, RotaryAttention, TTTLinear
 from mnemos.memories.base import Memory
 from mnemos.models.mixer import Mixer
 from mnemos.models.transformer import Transformer, feed_forward_of
-from mnemos.progress import Advance, between
-from mnemos.studies.mqar import SIZES, VOCABULARY, answered, learn
+from mnemos.progress import Advance
+from mnemos.studies.mqar import SIZES, VOCABULARY, taught
 from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.multi_query_recall import MultiQueryRecall
 
@@ -71,18 +72,17 @@ def measure(
     steps = steps or (FULL_STEPS if full else STEPS)
     length, pairs = sizes[-1]
     untaught = MultiQueryRecall(VOCABULARY, 2 * length, 2 * pairs)
-    measured: dict[str, Any] = {"pairs": pairs, "right": {}, "steps": {}, "untaught": {}, "parameters": {}}
-    measured |= _forms(seed) | {"linear_attention_error": _as_linear_attention(seed)}
-    kinds = mixers(width, untaught.length)
-    for number, (name, mixer) in enumerate(kinds.items()):
-        torch.manual_seed(seed)
-        memories = [Mixer(mixer()) for _ in range(LAYERS)]
-        network = Transformer(VOCABULARY, memories, feed_forward_of(width), untaught.length)
-        part = between(advance, number / len(kinds), (number + 1) / len(kinds))
-        measured["steps"][name], measured["right"][name] = learn(network, seed, sizes, steps, part)
-        measured["untaught"][name] = answered(network, untaught, seed, rows=512)
-        measured["parameters"][name] = sum(parameter.numel() for parameter in network.parameters())
-    last = {name: list(right.values())[-1] for name, right in measured["right"].items()}
+    networks = {
+        name: partial(_decoder, mixer, width, untaught.length)
+        for name, mixer in mixers(width, untaught.length).items()
+    }
+    measured: dict[str, Any] = {
+        "pairs": pairs,
+        **_forms(seed),
+        "linear_attention_error": _as_linear_attention(seed),
+        **taught(networks, seed, sizes, steps, untaught, advance),
+    }
+    last = measured["last"]
     return measured | {
         "attention": last[ATTENTION],
         "ttt_linear": last[LINEAR],
@@ -91,6 +91,11 @@ def measure(
         "one_batch_behind": last[LINEAR] - last[WHOLE],
         "one_batch_behind_untaught": measured["untaught"][LINEAR] - measured["untaught"][WHOLE],
     }
+
+
+def _decoder(mixer: Callable[[], Memory], width: int, length: int) -> Transformer:
+    memories = [Mixer(mixer()) for _ in range(LAYERS)]
+    return Transformer(VOCABULARY, memories, feed_forward_of(width), length)
 
 
 def _forms(seed: int) -> dict[str, float]:

@@ -6,6 +6,7 @@ import transformers
 from small_models import memory, small, tokens
 
 import mnemos
+from mnemos.memories.compression import Compression
 from mnemos.models import ModelError
 
 
@@ -62,9 +63,25 @@ def test_a_damaged_or_foreign_folder_is_refused(llama, tmp_path):
     assert not hasattr(llama, "mnemos_attachment")
 
 
-def test_a_memory_of_parts_says_that_it_cannot_be_saved(llama, tmp_path):
-    gated = mnemos.ProductKey(32, 8, 32, key_size=8, gate=mnemos.memories.SiluGate(32, 32, 32))
-    attachment = mnemos.attach(llama, {0: gated})
-    with pytest.raises(TypeError, match=r"ProductKey of layer 0 cannot be saved .* not values, gate"):
+def test_the_parts_of_a_memory_come_back_with_it(llama, tmp_path):
+    gate = mnemos.memories.SiluGate(32, 32, 32)
+    wired = mnemos.memories.MemoryAsContext(mnemos.memories.Titans(32, key_size=8, value_size=8), 4)
+    attachment = mnemos.attach(llama, {0: mnemos.ProductKey(32, 8, 32, key_size=8, gate=gate), 1: wired})
+    attachment.save_pretrained(tmp_path)
+    kept = attachment.state_dict()
+    attachment.detach()
+    found = mnemos.Attachment.from_pretrained(llama, tmp_path).state_dict()
+    assert found.keys() == kept.keys()
+    assert all(torch.equal(found[name], kept[name]) for name in kept)
+
+
+def test_a_memory_of_parts_that_cannot_be_written_says_so(llama, tmp_path):
+    class Last(Compression):
+        def forward(self, steps, usage):
+            return steps[:, :, -1]
+
+    memory = mnemos.memories.CompressiveMemory(32, window=2, compressed=2, compression=Last(2))
+    attachment = mnemos.attach(llama, {0: memory})
+    with pytest.raises(TypeError, match=r"layer 0 .* with its own compression cannot be saved"):
         attachment.save_pretrained(tmp_path / "folder")
     assert not (tmp_path / "folder").exists()

@@ -1,15 +1,13 @@
 """Any memory of this library after a decoder layer, added to what the layer gives."""
 
-import json
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-import mnemos.memories
 from mnemos.memories.base import Memory
+from mnemos.models.description import describe
 from mnemos.models.hugging_face.part import Angles, Hidden, Part, Step
-from mnemos.snapshot import fingerprint
 
 
 @final
@@ -41,18 +39,13 @@ class ResidualPart(Part):
         return True
 
     def settings(self) -> dict[str, Any]:
-        """Raises TypeError for a memory that was built of parts, which JSON cannot hold."""
-        arguments = self.memory.configuration()
-        plain = {name: value for name, value in arguments.items() if _is_plain(value)}
-        settings = {"class": type(self.memory).__name__, "arguments": plain}
-        # Parts that the constructor makes when it is given none need not be held.
-        if plain != arguments and fingerprint(build(settings)) != fingerprint(self.memory):
-            parts = ", ".join(name for name in arguments if name not in plain)
+        """Raises TypeError for a memory of parts that JSON cannot hold."""
+        try:
+            return {"residual": describe(self.memory)}
+        except TypeError as error:
             raise TypeError(
-                f"the {settings['class']} of layer {self.layer} cannot be saved with its model: of its "
-                f"configuration only numbers, strings and lists can be, not {parts}"
-            )
-        return {"residual": settings}
+                f"the memory of layer {self.layer} stands in the way of saving: {error}"
+            ) from error
 
     def before(self, step: Step, attention: nn.Module, angles: Angles | None) -> None:
         pass
@@ -84,18 +77,3 @@ class ResidualPart(Part):
             "gate": float(self.gate.detach().abs().mean()),
             "share": (added / hidden) ** 0.5 if hidden else 0.0,
         }
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        return bool(json.loads(json.dumps(value)) == value)
-    except TypeError:
-        return False
-
-
-def build(settings: dict[str, Any]) -> Memory:
-    """The memory that `ResidualPart.settings` described, with new weights. KeyError for an unknown one."""
-    found = getattr(mnemos.memories, settings["class"], None)
-    if not (isinstance(found, type) and issubclass(found, Memory)):
-        raise KeyError(f"this version of mnemos has no memory called {settings['class']}")
-    return found(**settings["arguments"])

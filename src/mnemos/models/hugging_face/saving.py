@@ -11,8 +11,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 import mnemos.stores
+from mnemos.models.description import build
 from mnemos.models.folder import ModelError, load_folder, save_folder
-from mnemos.models.hugging_face import records, residual_memory, surface
+from mnemos.models.hugging_face import records, surface
 from mnemos.models.hugging_face.attention_memory import AttentionMemory
 from mnemos.models.hugging_face.bank import Bank, Staged
 from mnemos.stores.base import Store
@@ -113,7 +114,7 @@ def _sizes(attachment: "Attachment") -> dict[str, Any]:
 def _memory(settings: dict[str, Any]) -> Any:
     if "attention" in settings:
         return AttentionMemory(**settings["attention"])
-    return residual_memory.build(settings["residual"])
+    return build(settings["residual"])
 
 
 def _banks(tensors: dict[str, Tensor]) -> dict[int, Bank]:
