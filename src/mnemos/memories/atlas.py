@@ -16,7 +16,7 @@ from mnemos.memories.atlas_steps import (
     relevances,
     unmade,
 )
-from mnemos.memories.base import Projection, Reading, check_sizes
+from mnemos.memories.base import Projection, Reading
 from mnemos.memories.inner_network import InnerNetwork
 from mnemos.memories.memoriser_steps import Weights, plain, surprises, weighed
 from mnemos.memories.online_learner import OnlineLearner, Told
@@ -78,11 +78,9 @@ class Atlas(OnlineLearner):
         newton_schulz_steps: int = 5,
         largest_surprise: float = 100.0,
     ) -> None:
-        super().__init__()
-        output_size = input_size if output_size is None else output_size
-        check_sizes(
-            input_size=input_size,
-            output_size=output_size,
+        super().__init__(
+            input_size,
+            output_size,
             heads=heads,
             key_size=key_size,
             value_size=value_size,
@@ -94,19 +92,13 @@ class Atlas(OnlineLearner):
         )
         if newton_schulz_steps < 0:
             raise ValueError(f"newton_schulz_steps must be at least 0, not {newton_schulz_steps}")
-        self.input_size, self.output_size = input_size, output_size
-        self.heads, self.key_size, self.value_size = heads, key_size, value_size
         self.depth, self.expansion, self.chunk_size = depth, expansion, chunk_size
         self.window, self.degree, self.newton_schulz_steps = window, degree, newton_schulz_steps
         self.largest_surprise = largest_surprise
-        self.naive = False
         self.features = PolynomialFeatures(key_size, degree)
         hidden = [expansion * key_size] * (depth - 1)
         self.network = InnerNetwork(heads, [self.features.width, *hidden, value_size])
-        self.query = nn.Linear(input_size, heads * key_size, bias=False)
-        self.key = nn.Linear(input_size, heads * key_size, bias=False)
-        self.value = nn.Linear(input_size, heads * value_size, bias=False)
-        self.output = nn.Linear(heads * value_size, output_size, bias=False)
+        self.add_maps()
         # η, 1 - α, θ and γ before the sigmoid. At first a step is small, and little is forgotten.
         starts = {"rate": (1, -3.0), "decay": (1, -5.0), "momentum": (1, 0.0), "relevance": (window, 0.0)}
         self.gates = nn.ModuleDict(

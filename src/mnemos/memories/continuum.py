@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mnemos.memories.base import Projection, Reading, check_sizes
+from mnemos.memories.base import Projection, Reading
 from mnemos.memories.inner_network import InnerNetwork
 from mnemos.memories.memoriser_steps import Weights, plain
 from mnemos.memories.online_learner import OnlineLearner, Told
@@ -67,29 +67,23 @@ class ContinuumMemory(OnlineLearner):
         expansion: int = 4,
         largest_surprise: float = 100.0,
     ) -> None:
-        super().__init__()
-        output_size = input_size if output_size is None else output_size
-        check_sizes(
-            input_size=input_size,
-            output_size=output_size,
+        super().__init__(
+            input_size,
+            output_size,
             heads=heads,
             key_size=key_size,
+            value_size=key_size,
             expansion=expansion,
             **{f"periods[{number}]": period for number, period in enumerate(periods)},
         )
         if not periods:
             raise ValueError("periods must name at least one block")
-        self.input_size, self.output_size = input_size, output_size
-        self.heads, self.key_size, self.periods = heads, key_size, tuple(periods)
+        self.periods = tuple(periods)
         self.expansion, self.largest_surprise = expansion, largest_surprise
         self.chunk_size = math.gcd(*periods)  # steps within which no block changes
-        self.naive = False
         sizes = [key_size, expansion * key_size, key_size]
         self.blocks = nn.ModuleList(InnerNetwork(heads, sizes) for _ in periods)
-        self.query = nn.Linear(input_size, heads * key_size, bias=False)
-        self.key = nn.Linear(input_size, heads * key_size, bias=False)
-        self.value = nn.Linear(input_size, heads * key_size, bias=False)
-        self.output = nn.Linear(heads * key_size, output_size, bias=False)
+        self.add_maps()
         self.rate = nn.Linear(input_size, heads * len(periods))  # η before the sigmoid
         # At first a period is a small step, however many steps add up in it.
         starts = torch.tensor([-3.0 - math.log(period) for period in periods])

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from mnemos.memories.base import AddressableMemory, Projection, Reading, check_sizes
+from mnemos.memories.base import Projection, Reading, check_sizes
+from mnemos.memories.multi_head import MultiHeadMemory
 from mnemos.ops.delta_rule import delta_rule_chunked, delta_rule_loop, unit
 from mnemos.ops.features import deterministic_parameter_free, elu_plus_one, sum_to_one
 
@@ -72,11 +73,10 @@ def logistic() -> FeatureMap:
     return FeatureMap(_as_it_is, torch.sigmoid)
 
 
-class FastWeights(AddressableMemory):
+class FastWeights(MultiHeadMemory):
     """A matrix for each head, written by a slow network with outer products and read by products.
 
-    In `write` and `read`, a key is the keys of all heads side by side (heads * key_size), and so is a value
-    (heads * value_size); nothing is projected, but keys and queries go through the feature map. Like every
+    In `write` and `read` nothing is projected, but keys and queries go through the feature map. Like every
     addressable memory, `forward` reads before it writes: a step gets W_{t-1} q_t where the papers have
     W_t q_t, the same but for the pair that it writes itself. Short convolutions, output norm and output gate
     are left to the network around it.
@@ -104,25 +104,17 @@ class FastWeights(AddressableMemory):
         feature_map: FeatureMap | None = None,
         chunk_size: int = 32,
     ) -> None:
-        super().__init__()
-        output_size = input_size if output_size is None else output_size
-        check_sizes(
-            input_size=input_size,
-            output_size=output_size,
+        super().__init__(
+            input_size,
+            output_size,
             heads=heads,
             key_size=key_size,
             value_size=value_size,
             chunk_size=chunk_size,
         )
-        self.input_size, self.output_size = input_size, output_size
-        self.heads, self.key_size, self.value_size, self.chunk_size = heads, key_size, value_size, chunk_size
-        self.feature_map = feature_map
+        self.feature_map, self.chunk_size = feature_map, chunk_size
         self.addressing = self.default_map() if feature_map is None else feature_map
-        self.naive = False
-        self.query = nn.Linear(input_size, heads * key_size, bias=False)
-        self.key = nn.Linear(input_size, heads * key_size, bias=False)
-        self.value = nn.Linear(input_size, heads * value_size, bias=False)
-        self.output = nn.Linear(heads * value_size, output_size, bias=False)
+        self.add_maps()
         self.add_gates(heads * key_size * self.addressing.growth)
 
     @staticmethod
@@ -144,9 +136,8 @@ class FastWeights(AddressableMemory):
 
     def initial_state(self, batch_size: int) -> FastWeightState:
         """Matrices of zeros, which answer zero."""
-        dtype = torch.promote_types(self._origin.dtype, torch.float32)
-        shape = (batch_size, self.heads, self._width(), self.key_size * self.addressing.growth)
-        return FastWeightState(self._origin.new_zeros(shape, dtype=dtype))
+        channels = self.key_size * self.addressing.growth
+        return FastWeightState(self.zeros(batch_size, self._width(), channels))
 
     def forward(
         self,
@@ -167,9 +158,6 @@ class FastWeights(AddressableMemory):
         activation = self.addressing.activation
         queries, keys = activation(self.query(inputs)), activation(self.key(inputs))
         return Projection(queries, keys, self.value(inputs), self.gates(inputs))
-
-    def emit(self, values: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time output"]:
-        return self.output(values.to(self.output.weight.dtype))
 
     def write(
         self,

@@ -4,9 +4,9 @@ from abc import abstractmethod
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from mnemos.memories.base import AddressableMemory, Reading
+from mnemos.memories.base import Reading
 from mnemos.memories.inner_network import Error, InnerNetwork
 from mnemos.memories.memoriser_steps import (
     MemoriserState,
@@ -30,6 +30,7 @@ from mnemos.memories.memoriser_steps import (
     weighed,
     with_weights,
 )
+from mnemos.memories.multi_head import MultiHeadMemory
 from mnemos.ops.chunk_places import chunk_places, into_chunks, out_of_chunks, spans
 from mnemos.ops.looking import may_look
 from mnemos.ops.test_time import MixedLayers, continued, moment, moments, no_mixing, step_mixing
@@ -38,7 +39,7 @@ from mnemos.tree import map_tensors, reset_rows, where_rows
 GATES = ("rate", "decay", "momentum")  # θ, α, η
 
 
-class Memoriser(AddressableMemory):
+class Memoriser(MultiHeadMemory):
     """What the memories of this family share; their equations are in `mnemos.ops.test_time`.
 
     A step is one descent on the loss between what the network answers to the step's key and the step's
@@ -55,26 +56,24 @@ class Memoriser(AddressableMemory):
     A subclass sets the attributes below and projects.
     """
 
-    heads: int
     chunk_size: int
     largest_surprise: float  # a longer gradient of a step is scaled down to this length
     has_momentum: bool
     network: InnerNetwork
     error: Error
-    output: nn.Linear
 
     def initial_state(self, batch_size: int) -> MemoriserState:
         room = self.chunk_size
         shapes = [weight.shape[1:] for weight in self.network.weights]
-        weights = tuple(self._zeros(batch_size, *shape) for shape in shapes)
+        weights = tuple(self.zeros(batch_size, *shape) for shape in shapes)
         nothing = Surprises(
-            tuple(self._zeros(batch_size, room, into) for into, _ in shapes),
-            tuple(self._zeros(batch_size, room, out) for _, out in shapes),
+            tuple(self.zeros(batch_size, room, into) for into, _ in shapes),
+            tuple(self.zeros(batch_size, room, out) for _, out in shapes),
         )
-        mixing = no_mixing(self._zeros(batch_size, room))
+        mixing = no_mixing(self.zeros(batch_size, room))
         momenta = weights if self.has_momentum else ()
         position = self._origin.new_zeros(batch_size, dtype=torch.int64)
-        return MemoriserState(weights, momenta, self._zeros(batch_size) + 1, nothing, mixing, position)
+        return MemoriserState(weights, momenta, self.zeros(batch_size) + 1, nothing, mixing, position)
 
     def forward(
         self,
@@ -95,9 +94,6 @@ class Memoriser(AddressableMemory):
     @abstractmethod
     def address(self, keys: Float[Tensor, "*shape keys"]) -> Float[Tensor, "*shape keys"]:
         """The keys and queries of each head, as the network is given them."""
-
-    def emit(self, values: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time output"]:
-        return self.output(values.to(self.output.weight.dtype))
 
     def write(
         self,
@@ -130,7 +126,7 @@ class Memoriser(AddressableMemory):
     def read(self, state: MemoriserState, queries: Float[Tensor, "batch time keys"]) -> Reading:
         """What the network answers with the weights as they stand."""
         with torch.autocast(queries.device.type, enabled=False):
-            asked = self.address(self._split(queries).to(state.left.dtype)).transpose(1, 2)
+            asked = self.address(self.split(queries).to(self.dtype)).transpose(1, 2)
             values, inputs = self.network.answer(at_present(state, self.network.initial), asked)
         weights = inputs.transpose(1, 2).flatten(2)
         slots = torch.arange(weights.shape[2], device=weights.device).expand(weights.shape)
@@ -152,10 +148,9 @@ class Memoriser(AddressableMemory):
         if not self.has_momentum and gates.get("momentum") is not None:
             raise ValueError(f"momentum must be None: {type(self).__name__} has none")
         with torch.autocast(keys.device.type, enabled=False):
-            dtype = state.left.dtype
-            asked = None if queries is None else self.address(self._split(queries).to(dtype))
-            key, value = self.address(self._split(keys).to(dtype)), self._split(values).to(dtype)
-            rate, decay, momentum = (self._gate(gates.get(name), value) for name in GATES)
+            asked = None if queries is None else self.address(self.split(queries).to(self.dtype))
+            key, value = self.address(self.split(keys).to(self.dtype)), self.split(values).to(self.dtype)
+            rate, decay, momentum = (self.gate(gates.get(name), value) for name in GATES)
             steps = Steps(key, value, torch.stack([rate, 1 - decay, momentum], dim=-1))
             run = self._loop if self.naive else self._step if keys.shape[1] == 1 else self._chunks
             read, state = run(state, asked, steps, mask, reset)
@@ -279,16 +274,3 @@ class Memoriser(AddressableMemory):
         """Chunks after which weights are made. Products with weights are the dearer the fewer steps share
         them, those among steps the more there are."""
         return max(1, 64 // self.chunk_size)
-
-    def _zeros(self, batch_size: int, *shape: int) -> Tensor:
-        dtype = torch.promote_types(self._origin.dtype, torch.float32)
-        return self._origin.new_zeros(batch_size, self.heads, *shape, dtype=dtype)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1))
-
-    def _gate(self, x: Tensor | None, like: Tensor) -> Float[Tensor, "batch time heads"]:
-        """A rate, decay or momentum for each head."""
-        if x is None:
-            return like.new_zeros(like.shape[:3])
-        return (x if x.dim() == 3 else x.unsqueeze(-1)).to(like).expand(like.shape[:3])

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from mnemos.memories.base import AddressableMemory
+from mnemos.memories.multi_head import MultiHeadMemory
 from mnemos.ops.chunk_places import chunk_places, into_chunks, out_of_chunks
 from mnemos.ops.looking import may_look
 from mnemos.tree import reset_rows, where_rows
@@ -22,7 +22,7 @@ class Told(NamedTuple):
     ways: Float[Tensor, "batch heads steps ways"]
 
 
-class OnlineLearner(AddressableMemory):
+class OnlineLearner(MultiHeadMemory):
     """A memory in the weights of networks that learn from every step, by what was known as its chunk began.
 
     Chunks are part of the definition. They count the real steps of a document, and where a row stands in its
@@ -32,9 +32,7 @@ class OnlineLearner(AddressableMemory):
     one step does by the definition, and what the end of a chunk does.
     """
 
-    heads: int
     chunk_size: int
-    output: nn.Linear
 
     def forward(
         self,
@@ -49,9 +47,6 @@ class OnlineLearner(AddressableMemory):
         queries, keys, values, gates = self.project(inputs)
         read, state = self.learn(state, queries, keys, values, {**gates}, real, reset)
         return torch.where(real.unsqueeze(-1), self.emit(read), 0), state
-
-    def emit(self, values: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time output"]:
-        return self.output(values.to(self.output.weight.dtype))
 
     def learn(
         self,
@@ -100,27 +95,6 @@ class OnlineLearner(AddressableMemory):
     @abstractmethod
     def complete(self, state: Any) -> Any:
         """The state when a chunk has ended."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of states, and of what is computed with them: never below float32."""
-        return torch.promote_types(self._origin.dtype, torch.float32)
-
-    def split(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time heads _width"]:
-        """Heads of their own."""
-        return x.unflatten(-1, (self.heads, -1))
-
-    def gate(
-        self, x: Tensor | None, like: Float[Tensor, "batch time heads width"], default: float = 0.0
-    ) -> Float[Tensor, "batch time heads"]:
-        """A gate for each head, given for all (batch, time) or for each (batch, time, heads)."""
-        if x is None:
-            return like.new_full(like.shape[:3], default)
-        return (x if x.dim() == 3 else x.unsqueeze(-1)).to(like).expand(like.shape[:3])
-
-    def zeros(self, batch_size: int, *shape: int) -> Float[Tensor, "batch heads *shape"]:
-        """Part of a new state."""
-        return self._origin.new_zeros(batch_size, self.heads, *shape, dtype=self.dtype)
 
     def _chunks(
         self, state: Any, told: tuple[Tensor, ...], real: Tensor, reset: Tensor | None

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnemos.memories.base import Projection, check_sizes
+from mnemos.memories.base import Projection
 from mnemos.memories.inner_network import Error, InnerNetwork
 from mnemos.memories.memoriser import Memoriser
 from mnemos.ops.delta_rule import unit
@@ -62,11 +62,9 @@ class Titans(Memoriser):
         error: Error = squared_error,
         largest_surprise: float = 100.0,
     ) -> None:
-        super().__init__()
-        output_size = input_size if output_size is None else output_size
-        check_sizes(
-            input_size=input_size,
-            output_size=output_size,
+        super().__init__(
+            input_size,
+            output_size,
             heads=heads,
             key_size=key_size,
             value_size=value_size,
@@ -74,18 +72,12 @@ class Titans(Memoriser):
             expansion=expansion,
             chunk_size=chunk_size,
         )
-        self.input_size, self.output_size = input_size, output_size
-        self.heads, self.key_size, self.value_size = heads, key_size, value_size
         self.depth, self.expansion, self.chunk_size = depth, expansion, chunk_size
         self.momentum, self.forgetting, self.error = momentum, forgetting, error
         self.largest_surprise = largest_surprise
         self.has_momentum = momentum
-        self.naive = False
         self.network = InnerNetwork(heads, [key_size, *[expansion * key_size] * (depth - 1), value_size])
-        self.query = nn.Linear(input_size, heads * key_size, bias=False)
-        self.key = nn.Linear(input_size, heads * key_size, bias=False)
-        self.value = nn.Linear(input_size, heads * value_size, bias=False)
-        self.output = nn.Linear(heads * value_size, output_size, bias=False)
+        self.add_maps()
         # θ, α, η before the sigmoid. At first a step is small, and little is forgotten.
         starts = {"rate": -3.0, "decay": -5.0, "momentum": 0.0}
         wanted = {"rate": True, "decay": forgetting, "momentum": momentum}

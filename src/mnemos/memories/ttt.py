@@ -43,26 +43,20 @@ class TestTimeTraining(Memoriser):
         residual: bool,
         largest_surprise: float,
     ) -> None:
-        super().__init__()
-        output_size = input_size if output_size is None else output_size
-        check_sizes(
-            input_size=input_size,
-            output_size=output_size,
+        super().__init__(
+            input_size,
+            output_size,
             heads=heads,
             key_size=key_size,
+            value_size=key_size,
             chunk_size=chunk_size,
         )
-        self.input_size, self.output_size = input_size, output_size
-        self.heads, self.key_size, self.chunk_size = heads, key_size, chunk_size
+        self.chunk_size = chunk_size
         self.base_rate, self.residual, self.largest_surprise = base_rate, residual, largest_surprise
         self.error = squared_error
-        self.naive = False
         self.network = InnerNetwork(heads, [key_size, *hidden, key_size], bias=True, residual=residual)
-        self.query = nn.Linear(input_size, heads * key_size, bias=False)  # θ_Q
-        self.key = nn.Linear(input_size, heads * key_size, bias=False)  # θ_K
-        self.value = nn.Linear(input_size, heads * key_size, bias=False)  # θ_V
+        self.add_maps()  # θ_Q, θ_K, θ_V
         self.rate = nn.Linear(input_size, heads)  # θ_lr
-        self.output = nn.Linear(heads * key_size, output_size, bias=False)
 
     def project(self, inputs: Float[Tensor, "batch time input"]) -> Projection:
         """The views θ_Q x, θ_K x and θ_V x, and the rate of each head."""
