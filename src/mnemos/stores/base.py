@@ -94,6 +94,11 @@ class Store(ABC):
     def schema(self) -> Schema | None:
         """What every record looks like; None before the first write."""
 
+    @property
+    @abstractmethod
+    def metric(self) -> Metric | None:
+        """How keys are compared; None if the first write will decide, by what suits its keys."""
+
     @abstractmethod
     def write(
         self,

@@ -105,6 +105,11 @@ class EmbeddedStore(Store):
         with self._reading():
             return self._directory.schema
 
+    @property
+    def metric(self) -> Metric | None:
+        schema = self.schema
+        return schema.metric if schema else self._metric
+
     # --- changing ---------------------------------------------------------------------------------
 
     @contextlib.contextmanager

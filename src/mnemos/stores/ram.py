@@ -82,6 +82,10 @@ class RamStore(Store):
         self._indexed: set[str] = set()
         self._closed = False
 
+    @property
+    def metric(self) -> Metric | None:
+        return self.schema.metric if self.schema else self._metric
+
     def write(
         self,
         keys: Shaped[Tensor, "records keys"],

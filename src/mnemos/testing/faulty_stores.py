@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from mnemos.retention.policy import Policy
-from mnemos.stores.base import DEFAULT_NAMESPACE, Hits, Records, Schema, Store
+from mnemos.stores.base import DEFAULT_NAMESPACE, Hits, Metric, Records, Schema, Store
 
 
 class PassingStore(Store):
@@ -20,6 +20,10 @@ class PassingStore(Store):
     @property
     def schema(self) -> Schema | None:
         return self.store.schema
+
+    @property
+    def metric(self) -> Metric | None:
+        return self.store.metric
 
     def write(
         self,

@@ -306,6 +306,7 @@ def empty(open_store: Opener, path: Path) -> None:
     """Every verb has an answer for a store that was never written."""
     with open_store(path / "store") as store:
         assert store.schema is None
+        assert store.metric is None
         assert store.count() == 0
         assert store.namespaces() == []
         assert ids_of(store.ids()) == []

@@ -61,6 +61,7 @@ def reopened(open_store: Opener, path: Path, metric: Metric, dtype: torch.dtype)
     """Everything is there after closing and opening, here and in another process, to the last bit."""
     clock = Clock()
     store = open_store(path / "store", metric=metric, clock=clock)
+    assert store.metric == metric
     keys, values = fine_keys(30, 7, dtype, seed=0), fine_keys(30, 6, torch.bfloat16, seed=1).view(30, 3, 2)
     ids = store.write(keys[:20], values[:20], metadata=[{"line": f"æ\n{row}"} for row in range(20)])
     store.write(keys[20:], values[20:], namespace='Ада "Lovelace"/..', strength=torch.rand(10))
@@ -74,6 +75,7 @@ def reopened(open_store: Opener, path: Path, metric: Metric, dtype: torch.dtype)
     check_same(before, elsewhere, "in another process")
     with open_store(path / "store") as store:
         assert store.schema == schema
+        assert store.metric == metric
         check_same(before, contents(store), "after opening again")
         assert ids_of(store.write(keys[:1], values[:1]))[0] > int(before.ids.max())
 
