@@ -33,9 +33,9 @@ from torch.nn import functional
 
 import mnemos
 from mnemos.memories import CompressiveMemory, MemorizingAttention, Memory, RecurrentMemory, SegmentAttention
+from mnemos.memories.combination import JointSoftmax
 from mnemos.memories.compression import Convolution
 from mnemos.memories.compression_loss import attention_reconstruction_loss
-from mnemos.memories.memorizing import JointSoftmax
 from mnemos.models.transformer import Transformer
 
 VOCABULARY, WIDTH, LAYERS, HEADS, LENGTH = 256, 256, 6, 8, 512

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 import mnemos
-from mnemos.memories.memorizing import Combination, HeadGate, JointSoftmax, MemorizingAttention
+from mnemos.memories.combination import Combination, HeadGate, JointSoftmax
+from mnemos.memories.memorizing import MemorizingAttention
 from mnemos.ops.delta_rule import unit
 
 

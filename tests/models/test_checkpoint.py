@@ -11,8 +11,8 @@ from mnemos.memories import (
     RotaryAttention,
     SegmentAttention,
 )
+from mnemos.memories.combination import JointSoftmax
 from mnemos.memories.compression import Compression, Convolution, DilatedConvolution, MaxPool, MostUsed
-from mnemos.memories.memorizing import JointSoftmax
 from mnemos.models import (
     ModelError,
     Transformer,

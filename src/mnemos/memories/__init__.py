@@ -1,5 +1,6 @@
 """The memories: one published system per file."""
 
+from mnemos.memories.archive import Archive
 from mnemos.memories.associative_recurrent_memory import Associations, AssociativeRecurrentMemory
 from mnemos.memories.atlas import Atlas
 from mnemos.memories.atlas_steps import AtlasState
@@ -61,6 +62,7 @@ __all__ = [
     "SDNC",
     "TTTMLP",
     "AddressableMemory",
+    "Archive",
     "Associations",
     "AssociativeRecurrentMemory",
     "Atlas",

@@ -1,19 +1,21 @@
 """Attention that also looks up what it needs among thousands of old steps: the Memorizing Transformer."""
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import NamedTuple, final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mnemos.memories.archive import Archive
 from mnemos.memories.base import Memory, check_sizes
+from mnemos.memories.combination import Combination, HeadGate
 from mnemos.ops.best_keys import best_keys
 from mnemos.ops.delta_rule import unit
 from mnemos.ops.documents import Places, pick, places, real_last
+from mnemos.ops.lookup import among, attended, best_attended, rows_of
 from mnemos.ops.relative_attention import SMALLEST_BLOCK, shifted
 from mnemos.tree import reset_rows, where_rows
 
@@ -24,41 +26,7 @@ class MemorizingState(NamedTuple):
     keys: Float[Tensor, "batch slots heads keys"]  # of length one
     values: Float[Tensor, "batch slots heads keys"]
     clock: Int[Tensor, " batch"]  # real steps of the document
-
-
-class Combination(nn.Module, ABC):
-    """How much of what a head reads comes from its memory, and how much from its window."""
-
-    @abstractmethod
-    def forward(
-        self, window: Float[Tensor, "batch heads time"], memory: Float[Tensor, "batch heads time"]
-    ) -> Float[Tensor, "batch heads time"]:
-        """The memory's share, 0 to 1, from the logarithms of the sums of what the softmaxes normalise."""
-
-
-@final
-class HeadGate(Combination):
-    """A share for every head, whatever is read: g = σ(b_g), Wu et al. 2022, section 3.2."""
-
-    def __init__(self, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.bias = nn.Parameter(torch.zeros(heads))  # b_g
-
-    def forward(
-        self, window: Float[Tensor, "batch heads time"], memory: Float[Tensor, "batch heads time"]
-    ) -> Float[Tensor, "batch heads time"]:
-        return self.bias.sigmoid()[:, None].expand_as(window)
-
-
-@final
-class JointSoftmax(Combination):
-    """One softmax over what lies in the window and what was found in the memory, as in the first version."""
-
-    def forward(
-        self, window: Float[Tensor, "batch heads time"], memory: Float[Tensor, "batch heads time"]
-    ) -> Float[Tensor, "batch heads time"]:
-        return (memory - window).sigmoid()
+    committed: Int[Tensor, " batch"]  # how many of them, from the first on, are the archive's to remember
 
 
 @final
@@ -88,6 +56,9 @@ class MemorizingAttention(Memory):
         heads: attention heads; each looks up its own.
         key_size: width of a head's keys and values; None means input_size // heads.
         combination: how what is found joins what is seen; None is a `HeadGate`.
+        archive: pairs that last beyond the state, and which all rows share. A head then reads the best of
+            what the state remembers and the archive holds together; `commit` moves pairs from the one to
+            the other. None is the state alone.
     """
 
     def __init__(
@@ -101,6 +72,7 @@ class MemorizingAttention(Memory):
         heads: int = 1,
         key_size: int | None = None,
         combination: Combination | None = None,
+        archive: Archive | None = None,
     ) -> None:
         super().__init__()
         output_size = input_size if output_size is None else output_size
@@ -111,6 +83,9 @@ class MemorizingAttention(Memory):
         self.window, self.slots, self.top_k = window, slots, top_k
         self.heads, self.key_size = heads, key_size
         self.combination = HeadGate(heads) if combination is None else combination
+        self.archive = archive
+        if archive is not None:
+            archive.check(heads, key_size)
         self.naive = False
         self.query = nn.Linear(input_size, heads * key_size, bias=False)
         self.key = nn.Linear(input_size, heads * key_size, bias=False)
@@ -121,7 +96,8 @@ class MemorizingAttention(Memory):
 
     def initial_state(self, batch_size: int) -> MemorizingState:
         keys = self._origin.new_zeros(batch_size, self.slots + self.window, self.heads, self.key_size)
-        return MemorizingState(keys, keys.clone(), keys.new_zeros(batch_size, dtype=torch.int64))
+        clock = keys.new_zeros(batch_size, dtype=torch.int64)
+        return MemorizingState(keys, keys.clone(), clock, clock.clone())
 
     def forward(
         self,
@@ -150,6 +126,38 @@ class MemorizingAttention(Memory):
         if not reads:
             return inputs.new_zeros(*inputs.shape[:2], self.output_size), state
         return torch.where(real.unsqueeze(-1), self.output(torch.cat(reads, dim=1).flatten(2)), 0), state
+
+    def commit(
+        self,
+        state: MemorizingState,
+        *,
+        metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        ended: Bool[Tensor, " batch"] | None = None,
+    ) -> MemorizingState:
+        """Writes what the state remembers to the archive, in one transaction, and returns the state without.
+
+        That is every step that has left the window, so that it makes no difference to what a step reads. A
+        step is remembered by the state until `slots` more have followed: call this at least as often, and
+        at the end of a document. What has gone without, is gone.
+
+        Args:
+            metadata: of the records, one for all rows or one for each, beside the "step", which is the
+                number of real steps before it in its document.
+            ended: true where a row's document is over. Its window is written too, and the row starts afresh.
+
+        Raises:
+            ValueError: there is no archive, its store holds something else, or metadata do not fit.
+                Nothing is written, as with whatever the store raises.
+        """
+        if self.archive is None:
+            raise ValueError("commit needs a memory with an archive")
+        clock = state.clock.unsqueeze(1)
+        number = clock + torch.arange(-state.keys.shape[1], 0, device=clock.device)
+        within = self.window if ended is None else torch.where(ended, 0, self.window).unsqueeze(1)
+        leaving = (number >= state.committed.unsqueeze(1)) & (number < clock - within)
+        self.archive.write(state.keys, state.values, number, leaving, metadata)
+        state = state._replace(committed=torch.maximum(state.committed, state.clock - self.window))
+        return state if ended is None else reset_rows(state, ended, self.initial_state(1))
 
     def _cut(self, length: int, *steps: Tensor) -> Iterator[tuple[Tensor, ...]]:
         if steps[0].shape[1]:
@@ -182,10 +190,14 @@ class MemorizingAttention(Memory):
             document, number = place.document.gather(1, order), place.number.gather(1, order)
             place = place._replace(document=document, number=number)
         queries = queries.transpose(1, 2)
-        read = self._read(queries, keys.transpose(1, 2), values.transpose(1, 2), place).transpose(1, 2)
+        own = torch.where(place.document[:, -time:] == 0, state.committed.unsqueeze(1), 0)
+        read = self._read(queries, keys.transpose(1, 2), values.transpose(1, 2), place, own).transpose(1, 2)
         kept = (place.document[:, time:] == place.last.unsqueeze(1))[:, :, None, None]
         after = MemorizingState(
-            torch.where(kept, keys[:, time:], 0), torch.where(kept, values[:, time:], 0), place.clock
+            torch.where(kept, keys[:, time:], 0),
+            torch.where(kept, values[:, time:], 0),
+            place.clock,
+            torch.where(place.last == 0, state.committed, 0),
         )
         return read if order is None else pick(read, back.clamp_min(0)), after
 
@@ -195,6 +207,7 @@ class MemorizingAttention(Memory):
         keys: Float[Tensor, "batch heads seen keys"],
         values: Float[Tensor, "batch heads seen keys"],
         place: Places,
+        committed: Int[Tensor, "batch time"],
     ) -> Float[Tensor, "batch heads time keys"]:
         """What the last `time` of the steps seen read, of the window and of the memory."""
         time, near = queries.shape[2], self.window + queries.shape[2]
@@ -203,15 +216,15 @@ class MemorizingAttention(Memory):
         first = (own - before.clamp_max(self.window)).unsqueeze(2)
         seen = (column[-near:] >= first) & (column[-near:] <= own.unsqueeze(1))
         bias = shifted(self.distance_bias.flip(1).unsqueeze(1).expand(-1, time, -1))
-        scores = _among(queries @ keys[:, :, -near:].mT + bias, seen.unsqueeze(1))
+        scores = among(queries @ keys[:, :, -near:].mT + bias, seen.unsqueeze(1))
         found, total = self._look_up(
             queries,
             keys,
             values,
-            own - before.clamp_max(self.window + self.slots),
+            own - (before - committed).clamp_max(self.window + self.slots),
             (own - self.window - 1).expand_as(before),
         )
-        return self._combined(*_attended(scores, values[:, :, -near:]), found, total)
+        return self._combined(*attended(scores, values[:, :, -near:]), found, total)
 
     def _look_up(
         self,
@@ -222,16 +235,24 @@ class MemorizingAttention(Memory):
         last: Int[Tensor, "batch time"],
     ) -> tuple[Float[Tensor, "batch heads time keys"], Float[Tensor, "batch heads time"]]:
         """What is found from the first to the last, and the logarithm of what its softmax normalises."""
+        archived = None if self.archive is None else self.archive.read(queries, self.top_k)
         if self.top_k is None or self.top_k >= self.slots:
             column = torch.arange(keys.shape[2], device=keys.device)
             remembered = (column >= first.unsqueeze(2)) & (column <= last.unsqueeze(2))
-            scores = _among(queries @ keys.mT, remembered.unsqueeze(1))
-            return _attended(scores, values)
-        # The choice has no gradient, so nothing but what is chosen is worth one.
-        chosen = best_keys(queries.detach(), keys.detach(), first, last, self.top_k)
-        remembered = (chosen >= first[:, None, :, None]) & (chosen <= last[:, None, :, None])
-        scores = _among((_rows(keys, chosen) * queries.unsqueeze(3)).sum(4), remembered)
-        return (scores.softmax(3).unsqueeze(4) * _rows(values, chosen)).sum(3), scores.logsumexp(3)
+            scores = among(queries @ keys.mT, remembered.unsqueeze(1))
+            if archived is None:
+                return attended(scores, values)
+            values = values.unsqueeze(2)
+        else:
+            # The choice has no gradient, so nothing but what is chosen is worth one.
+            chosen = best_keys(queries.detach(), keys.detach(), first, last, self.top_k)
+            remembered = (chosen >= first[:, None, :, None]) & (chosen <= last[:, None, :, None])
+            scores = among((rows_of(keys, chosen) * queries.unsqueeze(3)).sum(4), remembered)
+            values = rows_of(values, chosen)
+            if archived is None:
+                return (scores.softmax(3).unsqueeze(4) * values).sum(3), scores.logsumexp(3)
+        old = torch.einsum("bhtk,bhtfk->bhtf", queries, archived.keys.to(queries))
+        return best_attended([scores, old], [values, archived.values.to(values)], self.top_k)
 
     def _combined(self, seen: Tensor, window: Tensor, found: Tensor, memory: Tensor) -> Tensor:
         """Both reads, by the memory's share, which is nothing as long as the memory is empty."""
@@ -252,43 +273,22 @@ class MemorizingAttention(Memory):
         state = reset_rows(state, starts, self.initial_state(1))
         keys = torch.cat([state.keys, key.unsqueeze(1).to(state.keys)], dim=1)
         values = torch.cat([state.values, value.unsqueeze(1).to(state.values)], dim=1)
+        after = MemorizingState(keys[:, 1:].clone(), values[:, 1:].clone(), state.clock + 1, state.committed)
+        archived = None if self.archive is None else self.archive.read(query.unsqueeze(2), None)
+        if archived is not None:  # they stand before the oldest that is carried
+            old = (x.squeeze(2).transpose(1, 2).expand(len(query), -1, -1, -1) for x in archived)
+            keys, values = (torch.cat([x.to(y), y], dim=1) for x, y in zip(old, (keys, values), strict=True))
         age = torch.arange(keys.shape[1] - 1, -1, -1, device=keys.device)
-        real = (age <= state.clock.unsqueeze(1)).unsqueeze(1)
+        number, carried = state.clock.unsqueeze(1) - age, age <= self.window + self.slots
+        seen_at = (number >= 0) & (age <= self.window)
+        found_at = (age > self.window) & ((number >= state.committed.unsqueeze(1)) | ~carried)
         scores = torch.einsum("bhk,bshk->bhs", query, keys)
-        scores = scores + functional.pad(self.distance_bias.flip(1), (self.slots, 0))
-        near, far = _among(scores, real & (age <= self.window)), _among(scores, real & (age > self.window))
-        best, chosen = far.topk(min(self.top_k or self.slots, self.slots), dim=2)
+        scores = scores + functional.pad(self.distance_bias.flip(1), (len(age) - self.window - 1, 0))
+        near, far = among(scores, seen_at.unsqueeze(1)), among(scores, found_at.unsqueeze(1))
+        best, chosen = far.topk(min(self.top_k or far.shape[2], far.shape[2]), dim=2)
         weights = torch.zeros_like(far).scatter(2, chosen, best.softmax(2))
         seen, found = (torch.einsum("bhs,bshk->bhk", x, values) for x in (near.softmax(2), weights))
         read = self._combined(
             seen.unsqueeze(2), near.logsumexp(2, True), found.unsqueeze(2), best.logsumexp(2, True)
         )
-        after = MemorizingState(keys[:, 1:].clone(), values[:, 1:].clone(), state.clock + 1)
         return read.transpose(1, 2), where_rows(known, after, state)
-
-
-def _among(scores: Tensor, visible: Tensor) -> Tensor:
-    """Scores of what is visible; finite elsewhere, so that a row of nothing is a number."""
-    return scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
-
-
-def _attended(
-    scores: Float[Tensor, "batch heads time seen"], values: Float[Tensor, "batch heads seen keys"]
-) -> tuple[Float[Tensor, "batch heads time keys"], Float[Tensor, "batch heads time"]]:
-    """What is read of the values, and the logarithm of what the softmax of the scores normalises.
-
-    That is what the greatest score has over the logarithm of its share: torch's own logsumexp takes seven
-    times as long as the softmax.
-    """
-    weights = scores.softmax(3)
-    greatest = scores.max(3, keepdim=True)
-    total = greatest.values - weights.gather(3, greatest.indices).log()
-    return weights @ values, total.squeeze(3)
-
-
-def _rows(
-    x: Float[Tensor, "batch heads seen keys"], chosen: Int[Tensor, "batch heads time found"]
-) -> Float[Tensor, "batch heads time found keys"]:
-    """The chosen steps, as whole rows of one table, which is the cheapest way to gather them."""
-    start = torch.arange(x.shape[0] * x.shape[1], device=x.device).mul(x.shape[2]).view(*x.shape[:2], 1, 1)
-    return functional.embedding(chosen + start, x.flatten(0, 2))

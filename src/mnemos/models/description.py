@@ -8,8 +8,8 @@ from torch import nn
 
 import mnemos.memories
 from mnemos.memories.base import Memory
+from mnemos.memories.combination import HeadGate, JointSoftmax
 from mnemos.memories.compression import Convolution, DilatedConvolution, MaxPool, MeanPool, MostUsed
-from mnemos.memories.memorizing import HeadGate, JointSoftmax
 from mnemos.memories.product_key import SiluGate
 from mnemos.models.mixer import Mixer
 from mnemos.snapshot import fingerprint

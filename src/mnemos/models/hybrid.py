@@ -26,8 +26,8 @@ from mnemos.memories import (
     TTTLinear,
 )
 from mnemos.memories.base import Memory
+from mnemos.memories.combination import HeadGate
 from mnemos.memories.compression import MeanPool
-from mnemos.memories.memorizing import HeadGate
 from mnemos.models.mixer import Mixer
 from mnemos.models.transformer import Transformer, feed_forward_of
 

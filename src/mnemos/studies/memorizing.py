@@ -20,7 +20,8 @@ from torch.nn import functional
 
 import mnemos
 from mnemos.memories.base import Memory
-from mnemos.memories.memorizing import Combination, HeadGate, JointSoftmax, MemorizingAttention
+from mnemos.memories.combination import Combination, HeadGate, JointSoftmax
+from mnemos.memories.memorizing import MemorizingAttention
 from mnemos.memories.segment_attention import SegmentAttention
 from mnemos.memories.short_convolution import ShortConvolution
 from mnemos.models.transformer import Block

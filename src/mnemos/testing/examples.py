@@ -50,11 +50,11 @@ from mnemos.memories import (
     TTTLinear,
 )
 from mnemos.memories.base import Memory
+from mnemos.memories.combination import JointSoftmax
 from mnemos.memories.compression import DilatedConvolution, MostUsed
 from mnemos.memories.engram import NGramHash
 from mnemos.memories.fast_weights import dpfp, logistic
 from mnemos.memories.linear_associator import delta, pseudo_inverse
-from mnemos.memories.memorizing import JointSoftmax
 from mnemos.ops import hopfield
 from mnemos.ops.ngram import sign_codes
 from mnemos.ops.state_space import bilinear, inverse_poles
