@@ -24,6 +24,7 @@ slow: $(READY)
 	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m "slow and compiles" --timeout 3600
 
 gpu: $(READY)
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[cuda]"
 	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m gpu --timeout 600
 
 bench: $(READY)

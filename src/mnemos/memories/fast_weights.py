@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from mnemos.memories.base import Projection, Reading, check_sizes
 from mnemos.memories.multi_head import MultiHeadMemory
+from mnemos.ops.delta_kernels import can_fuse, delta_rule_fused
 from mnemos.ops.delta_rule import delta_rule_chunked, delta_rule_loop, unit
 from mnemos.ops.features import deterministic_parameter_free, elu_plus_one, sum_to_one
 
@@ -24,10 +25,11 @@ class FastWeightState(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What the pairs of a stretch do to the matrix, as `ops.delta_rule` has it."""
+    """What the pairs of a stretch do to the matrix: `ops.delta_rule`, w = committed ⊙ v, e = erased ⊙ k."""
 
-    written: Float[Tensor, "batch time heads width"]
-    erased: Float[Tensor, "batch time heads keys"] | None
+    values: Float[Tensor, "batch time heads width"]  # v
+    committed: Float[Tensor, "batch time heads #width"]
+    erased: Float[Tensor, "batch time heads #keys"] | None  # the same tensor where one number is both
     log_decay: Float[Tensor, "batch time heads #keys"] | None = None
 
 
@@ -221,11 +223,12 @@ class FastWeights(MultiHeadMemory):
 
         Where all gates are zero nothing is to change: that is a masked step.
         """
-        keys = keys if erased is None else erased * keys
-        values = values if committed is None else committed * values
-        if strength is not None:
-            keys, values = strength.unsqueeze(-1) * keys, strength.unsqueeze(-1) * values
-        return Change(values, keys, log_decay)
+        whole = torch.ones_like(keys[..., :1]) if strength is None else strength.unsqueeze(-1)
+        committed, erased = (
+            whole if gate is None else gate if strength is None else whole * gate
+            for gate in (committed, erased)
+        )
+        return Change(values, committed, erased, log_decay)
 
     def answer(self, read: Float[Tensor, "batch time heads read"]) -> Float[Tensor, "batch time heads width"]:
         """What a product with the matrix says, for memories that keep more in it than values."""
@@ -243,6 +246,7 @@ class FastWeights(MultiHeadMemory):
     ) -> tuple[Tensor, FastWeightState]:
         """The recurrence in the state's precision: what products with the matrix gave, and the state."""
         dtype = state.weights.dtype
+        fused = not self.naive and can_fuse(queries, keys, values, state.weights)
         run = delta_rule_loop if self.naive else partial(delta_rule_chunked, chunk_size=self.chunk_size)
         with torch.autocast(keys.device.type, enabled=False):  # the solve loses its meaning in bfloat16
             queries, keys = self._features(queries.to(dtype)), self._features(keys.to(dtype))
@@ -251,17 +255,29 @@ class FastWeights(MultiHeadMemory):
                 name: torch.where(real.view(*real.shape, *[1] * (gate.dim() - 2)), gate.to(dtype), 0)
                 for name, gate in gates.items()
             }
-            written, erased, log_decay = self.change(keys, values, **closed)
-            read, weights = run(
-                queries,
-                keys,
-                written,
-                erased,
-                state.weights,
-                log_decay=log_decay,
-                reset=reset,
-                read_first=True,
-            )
+            values, committed, erased, log_decay = self.change(keys, values, **closed)
+            if fused:
+                read, weights = delta_rule_fused(
+                    queries,
+                    keys,
+                    values,
+                    state.weights,
+                    committed=committed,
+                    erased=erased,
+                    log_decay=log_decay,
+                    reset=reset,
+                )
+            else:
+                read, weights = run(
+                    queries,
+                    keys,
+                    committed * values,
+                    None if erased is None else erased * keys,
+                    state.weights,
+                    log_decay=log_decay,
+                    reset=reset,
+                    read_first=True,
+                )
         return read, FastWeightState(weights)
 
     def _features(self, x: Tensor) -> Tensor:

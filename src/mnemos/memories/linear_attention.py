@@ -83,7 +83,8 @@ class LinearAttention(FastWeights):
         values = values if committed is None else committed * values
         if self.normalised:  # the last row of the matrix is the sum of all keys
             values = functional.pad(values, (0, 1), value=1.0)
-        return Change(values if strength is None else strength.unsqueeze(-1) * values, None, log_decay)
+        counted = torch.ones_like(keys[..., :1]) if strength is None else strength.unsqueeze(-1)
+        return Change(values, counted, None, log_decay)
 
     def answer(self, read: Float[Tensor, "batch time heads read"]) -> Float[Tensor, "batch time heads width"]:
         if not self.normalised:
