@@ -24,7 +24,7 @@ def by_autograd(memory: Titans, inputs: torch.Tensor) -> torch.Tensor:
     """Equations 8 to 13 of the paper, gradients by autograd: what each query reads before its step."""
     projected = memory.project(inputs)
     batch, time = inputs.shape[:2]
-    reads = torch.zeros(batch, time, memory.heads, memory.value_size)
+    reads = torch.zeros(batch, time, memory.heads, memory.value_size, dtype=inputs.dtype)
     for row in range(batch):
         for head in range(memory.heads):
             weights = [weight[head].detach() for weight in memory.network.weights]
@@ -53,12 +53,12 @@ def answer(weights: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("chunk_size", [1, 4])
 def test_it_is_the_papers_loop_with_gradients_by_autograd(depth: int, chunk_size: int) -> None:
-    memory = titans(depth=depth, chunk_size=chunk_size)
-    inputs = torch.randn(2, 10, 6)
+    memory = titans(depth=depth, chunk_size=chunk_size).double()
+    inputs = torch.randn(2, 10, 6, dtype=torch.float64)
     with torch.no_grad():
         projected, read = memory.project(inputs), memory(inputs)[0]
     assert projected.gates.keys() == {"rate", "decay", "momentum"}
-    torch.testing.assert_close(read, by_autograd(memory, inputs).detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(read, by_autograd(memory, inputs).detach(), atol=1e-10, rtol=1e-10)
 
 
 def test_a_matrix_without_momentum_is_the_gated_delta_rule_with_twice_the_rate() -> None:

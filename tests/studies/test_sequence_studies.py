@@ -26,7 +26,7 @@ def test_the_next_size_comes_when_one_is_learned(small, monkeypatch):
     monkeypatch.setattr(mqar, "answered", right)
     monkeypatch.setattr(mqar, "VOCABULARY", 32)
     network = hybrid(32, "delta-rule", width=8, heads=1, context=64)
-    steps, shares = mqar.learn(network, 0, mqar.SIZES, 9, silent)
+    steps, shares = mqar.learn(network, 0, mqar.tasks_of(mqar.SIZES), 9, silent)
     assert steps == 9
     assert asked == [64, 16, 64, 32, 64]  # the last size for the record, the present one for progress
     assert shares == {"4": 0.2, "8": 0.2, "9": 0.2}

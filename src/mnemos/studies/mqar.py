@@ -12,7 +12,7 @@ Eight pairs are few beside 64 features. Sequences of twice the length and pairs,
 tell how much room is left.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ SIZES = ((16, 2), (32, 4), (64, 8))  # length and pairs
 FULL_SIZES = (*SIZES, (128, 8), (256, 16))
 TOKENS = 1024  # in a step
 STEPS, FULL_STEPS, CHECK = 2000, 8000, 100
-LEARNED, ENOUGH = 0.9, 0.995  # shares of right answers: the next size then comes, or training ends
+LEARNED, ENOUGH = 0.9, 0.995  # shares of right answers: the next task then comes, or training ends
 
 
 def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
     untaught = MultiQueryRecall(VOCABULARY, 2 * sizes[-1][0], 2 * sizes[-1][1])
     measured: dict[str, Any] = {
         "pairs": sizes[-1][1],
-        **taught(networks, seed, sizes, FULL_STEPS if full else STEPS, untaught, advance),
+        **taught(networks, seed, tasks_of(sizes), FULL_STEPS if full else STEPS, untaught, advance),
     }
     last = measured["last"]
     worst = min(last[name] for name in ERASING)
@@ -64,10 +64,15 @@ def measure(seed: int, full: bool, advance: Advance) -> dict[str, Any]:
     }
 
 
+def tasks_of(sizes: Sequence[tuple[int, int]]) -> list[MultiQueryRecall]:
+    """The task at each length and number of pairs."""
+    return [MultiQueryRecall(VOCABULARY, length, pairs) for length, pairs in sizes]
+
+
 def taught(
     networks: Mapping[str, Callable[[], Transformer]],
     seed: int,
-    sizes: tuple[tuple[int, int], ...],
+    tasks: Sequence[MultiQueryRecall],
     steps: int,
     untaught: MultiQueryRecall,
     advance: Advance,
@@ -76,11 +81,11 @@ def taught(
 
     Args:
         networks: by name, what begins each.
-        sizes, steps: as in `learn`.
+        tasks, steps: as in `learn`.
         untaught: another task, which each is asked in the end.
 
     Returns:
-        By name the "steps" that each took; what was "right" at the last size by step, and in the end, "last";
+        By name the "steps" that each took; what was "right" of the last task by step, and in the end, "last";
         what was right of what was "untaught"; and its "parameters".
     """
     found: dict[str, dict[str, Any]] = {
@@ -90,7 +95,7 @@ def taught(
         torch.manual_seed(seed)
         network = begin()
         part = between(advance, number / len(networks), (number + 1) / len(networks))
-        found["steps"][name], found["right"][name] = learn(network, seed, sizes, steps, part)
+        found["steps"][name], found["right"][name] = learn(network, seed, tasks, steps, part)
         found["last"][name] = list(found["right"][name].values())[-1]
         found["untaught"][name] = answered(network, untaught, seed, rows=512)
         found["parameters"][name] = sum(parameter.numel() for parameter in network.parameters())
@@ -98,34 +103,32 @@ def taught(
 
 
 def learn(
-    network: Transformer, seed: int, sizes: tuple[tuple[int, int], ...], steps: int, advance: Advance
+    network: Transformer, seed: int, tasks: Sequence[MultiQueryRecall], steps: int, advance: Advance
 ) -> tuple[int, dict[str, float]]:
-    """Teaches a network one size after the other.
+    """Teaches a network one task after the other, each until it is learned.
 
     Args:
-        sizes: length and pairs of each.
         steps: at most, in all.
 
     Returns:
-        The steps that it took, and by step the share of right answers at the last size.
+        The steps that it took, and by step the share of right answers to the last task.
     """
     generator = torch.Generator().manual_seed(seed)
-    tasks = [MultiQueryRecall(VOCABULARY, length, pairs) for length, pairs in sizes]
     right: dict[str, float] = {}
-    taught = 0
+    at = 0
 
     def loss(step: int) -> Tensor:
-        task = tasks[taught]
+        task = tasks[at]
         batch = task.tokens(TOKENS // task.length, generator)
         return task.loss(network(batch.inputs)[0], batch)
 
     def done(step: int) -> bool:
-        nonlocal taught
+        nonlocal at
         if step % CHECK:
             return False
         right[str(step)] = answered(network, tasks[-1], seed)
-        if taught < len(tasks) - 1 and answered(network, tasks[taught], seed) > LEARNED:
-            taught += 1
+        if at < len(tasks) - 1 and answered(network, tasks[at], seed) > LEARNED:
+            at += 1
         return right[str(step)] > ENOUGH
 
     # A task that grows: see `fit` on inertia.
