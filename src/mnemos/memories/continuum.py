@@ -36,8 +36,8 @@ class ContinuumMemory(OnlineLearner):
 
         θ_l ← θ_l - Σ_{t of the last C_l steps} η_t,l ∇_{θ_l} L_t        if C_l divides the step's number
 
-    and otherwise stays as it is. A fast block follows the last few steps, a slow one what many share. All
-    initial weights are learned outside (eq. 73).
+    and otherwise stays as it is. A period says when a block is changed; what it learns of what is told, and
+    keeps, its rates say (study `continuum`). All initial weights are learned outside (eq. 73).
 
     The paper leaves open the loss L ("the objective of choice for the task at hand") and the optimizer.
     Chosen here, as in TTT and `Titans`: each head's chain answers a key, and L_t = |chain(k_t) - v_t|², its

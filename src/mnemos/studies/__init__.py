@@ -11,8 +11,10 @@ from mnemos.studies.study import Outcome, Study
 __all__ = ["Advance", "Outcome", "Study", "load", "names", "run"]
 
 _FILES = {
+    "atlas": "atlas",
     "attach": "attach",
     "compressive-transformer": "compressive",
+    "continuum": "continuum",
     "delta-rule": "delta_rule",
     "dnc": "dnc",
     "dnc-graph": "dnc_graph",
