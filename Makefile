@@ -38,6 +38,7 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/recurrent_memory.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sparse_access.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/segment_memory.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/archive.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/test_time_memory.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/state_space.py
 

@@ -33,7 +33,7 @@ class Archive(nn.Module):
     A record is a step, with the keys of all heads side by side, so that no head can know a step that another
     does not. Yet each head finds its own, exactly: beside a head's query stand zeros in the place of the
     other heads', and the inner product with a record is that with the head's own key. The price is as many
-    multiplications as there are heads; a record for every head would be written eight times as slowly.
+    times the multiplications as there are heads; else there would be as many times the records.
 
     Keys and values are kept in float32. Keys can be compared as long as the weights stay those that made
     them: open the store with a `fingerprint` of the model. Each layer needs a namespace of its own.
