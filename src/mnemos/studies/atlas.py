@@ -215,16 +215,15 @@ def draw(measured: Mapping[str, Any]) -> "Drawing":
         window.set_xticks(WINDOWS, [str(size) for size in WINDOWS])
         window.set(title="Window", xlabel="steps in the window")
         window.set(ylabel="loss above the least, %", ylim=(0, None))
-        for name, text, colour, raised in (
-            ("descent", "descent", WITHOUT, 6),
-            ("muon", "Muon", WITH, -12),
+        for name, text, colour, side in (
+            ("descent", "descent", WITHOUT, "left"),
+            ("muon", "Muon", WITH, "right"),
         ):
             steps, errors = [int(n) for n in measured["rare"][name]], list(measured["rare"][name].values())
             rare.plot(steps, errors, color=colour, marker="o", markersize=3, linewidth=1.6)
             middle = (len(steps) - 1) // 2
-            label(rare, steps[middle], errors[middle], text, colour, raised).set_ha(
-                "left" if raised > 0 else "right"
-            )
+            beside = label(rare, steps[middle], errors[middle], text, colour)
+            beside.set(ha=side, position=(6 if side == "left" else -6, 0))
         rare.set_xscale("log", base=2)
         rare.set_xticks(steps, [str(n) for n in steps])
         rare.set(title="Rare directions", xlabel="steps", ylabel="error", yscale="log")
