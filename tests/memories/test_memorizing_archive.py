@@ -1,8 +1,6 @@
 """`MemorizingAttention` with an archive: what is committed is remembered as if the state still held it."""
 
-import copy
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,15 +8,13 @@ import torch
 from torch import Tensor
 
 import mnemos
-from mnemos.memories.archive import ATTEMPTS, Archive
+from mnemos.memories.archive import Archive
 from mnemos.memories.base import Memory
 from mnemos.memories.combination import HeadGate, JointSoftmax
-from mnemos.memories.memorizing import MemorizingAttention, MemorizingState
+from mnemos.memories.memorizing import MemorizingAttention
 from mnemos.ops.delta_rule import unit
-from mnemos.stores.base import Hits, Store, StoreBusyError, StoreClosedError
+from mnemos.stores.base import Store
 from mnemos.testing import number_laws, sequence_laws, state_laws
-from mnemos.testing.faulty_stores import PassingStore
-from mnemos.testing.processes import in_processes
 
 WINDOW, SLOTS = 3, 5
 LAWS = [
@@ -193,24 +189,6 @@ def test_namespaces_do_not_answer_for_each_other(store: Store) -> None:
     assert torch.equal(small(Archive(store, "bob"))(asked)[0], small()(asked)[0])
 
 
-def recall(path: Path, asked: Tensor) -> Tensor:
-    """What a process that was told nothing reads."""
-    torch.set_num_threads(1)
-    with mnemos.open(path, read_only=True) as store, torch.no_grad():
-        return small(Archive(store, "layer 3"))(asked)[0]
-
-
-def test_another_process_recalls_what_was_committed(tmp_path: Path) -> None:
-    asked, path = torch.randn(2, 5, 6), tmp_path / "archive.memory"
-    with mnemos.open(path) as store, torch.no_grad():
-        memory = small(Archive(store, "layer 3"))
-        told(memory, torch.randn(1, 20, 6))
-        here, (elsewhere,) = memory(asked)[0], in_processes((recall, (path, asked)))
-        torch.testing.assert_close(elsewhere, here)
-        assert not torch.allclose(here, small()(asked)[0])
-    assert torch.equal(recall(path, asked), here)
-
-
 @pytest.mark.compiles
 def test_a_compiled_memory_reads_the_archive(store: Store) -> None:
     memory = small(Archive(store))
@@ -220,112 +198,3 @@ def test_a_compiled_memory_reads_the_archive(store: Store) -> None:
         expected, _ = memory(inputs)
         memory.archive.read = torch.compiler.disable(memory.archive.read)
         torch.testing.assert_close(torch.compile(memory, backend="eager")(inputs)[0], expected)
-
-
-class Busy(PassingStore):
-    """Refuses the second write."""
-
-    writes = 0
-
-    def write(self, *given: Any, **options: Any) -> Tensor:
-        self.writes += 1
-        if self.writes == 2:
-            raise StoreBusyError("another process is writing")
-        return self.store.write(*given, **options)
-
-
-def test_an_interrupted_commit_leaves_the_state_to_be_committed_again(store: Store) -> None:
-    memory, larger = small(Archive(Busy(store))), small(slots=100)
-    inputs = torch.randn(2, 15, 6)
-    _, state = memory(inputs[:, :5])
-    state = memory.commit(state)
-    _, state = memory(inputs[:, 5:10], state)
-    with pytest.raises(StoreBusyError):
-        memory.commit(state)
-    assert store.count() == 4
-    state = memory.commit(state)
-    assert store.count() == 14
-    one = mnemos.select_rows(state, torch.tensor([0]))
-    store.delete(torch.arange(2, 4))  # of the other row
-    store.delete(torch.arange(9, 14))
-    expected = larger(inputs[:1])[0][:, 10:]
-    torch.testing.assert_close(memory(inputs[:1, 10:], one)[0], expected)
-
-
-class Vanishing(PassingStore):
-    """Another process erases the best record between a search and the fetching of what it found."""
-
-    times = 0
-
-    def read(self, *given: Any, **options: Any) -> Hits:
-        hits = self.store.read(*given, **options)
-        if self.times:
-            self.times -= 1
-            self.store.delete(hits.ids[:1, 0])
-        return hits
-
-
-def test_what_is_erased_during_a_read_is_not_read(store: Store) -> None:
-    vanishing = Vanishing(store)
-    memory = small(Archive(vanishing))
-    told(memory, torch.randn(1, 40, 6))
-    asked = torch.randn(1, 1, 6)
-    vanishing.times = 3
-    outputs = memory(asked)[0]
-    assert store.count() == 37
-    assert torch.equal(outputs, memory(asked)[0])
-    vanishing.times = ATTEMPTS
-    with pytest.raises(KeyError, match="not in the store"):
-        memory(asked)
-
-
-def test_a_state_is_saved_with_what_is_committed(store: Store, tmp_path: Path) -> None:
-    memory = small(Archive(store))
-    state = memory.commit(memory(torch.randn(2, 9, 6))[1])
-    mnemos.save(tmp_path / "state", memory, state)
-    loaded = mnemos.load(tmp_path / "state", memory)
-    assert isinstance(loaded, MemorizingState)
-    assert all(torch.equal(x, y) for x, y in zip(loaded, state, strict=True))
-    with pytest.raises(mnemos.SnapshotError, match="archive"):
-        mnemos.load(tmp_path / "state", small())
-
-
-def test_a_module_with_a_store_on_disk_cannot_be_copied(tmp_path: Path) -> None:
-    with mnemos.open(tmp_path / "archive.memory") as store, pytest.raises(TypeError):
-        copy.deepcopy(small(Archive(store)))
-
-
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_a_store_of_another_metric_is_refused(metric: Any) -> None:
-    with (
-        mnemos.open(":memory:", metric=metric) as store,
-        pytest.raises(ValueError, match=f"compares by inner_product, not by {metric}"),
-    ):
-        small(Archive(store))
-
-
-def test_a_store_of_something_else_is_refused_before_anything_is_written(store: Store) -> None:
-    memory = small(Archive(store))
-    _, state = memory(torch.randn(1, 9, 6))
-    store.write(torch.randn(1, 6), torch.randn(1, 6))
-    for refused in (lambda: memory.commit(state), lambda: small(Archive(store))):
-        with pytest.raises(ValueError, match=r"archive needs a store of Schema\(.*key_size=6.*\(2, 3\)"):
-            refused()
-    assert store.count() == 1
-
-
-def test_errors_come_before_anything_is_written(store: Store) -> None:
-    memory = small(Archive(store))
-    _, state = memory(torch.randn(2, 9, 6))
-    with pytest.raises(ValueError, match="commit needs a memory with an archive"):
-        small().commit(state)
-    with pytest.raises(ValueError, match="one for each of 2 rows, not 3"):
-        memory.commit(state, metadata=[{}] * 3)
-    with pytest.raises(ValueError, match='must not have a "step"'):
-        memory.commit(state, metadata={"step": 3})
-    assert store.count() == 0
-    memory.commit(state)
-    store.close()
-    for refused in (lambda: memory.commit(state), lambda: memory(torch.randn(1, 3, 6))):
-        with pytest.raises(StoreClosedError):
-            refused()

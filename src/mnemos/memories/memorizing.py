@@ -146,11 +146,16 @@ class MemorizingAttention(Memory):
             ended: true where a row's document is over. Its window is written too, and the row starts afresh.
 
         Raises:
-            ValueError: there is no archive, its store holds something else, or metadata do not fit.
+            ValueError: there is no archive, its store holds something else, or an argument does not fit.
                 Nothing is written, as with whatever the store raises.
         """
         if self.archive is None:
             raise ValueError("commit needs a memory with an archive")
+        if ended is not None and (ended.dtype != torch.bool or ended.shape != state.clock.shape):
+            raise ValueError(
+                f"ended must be boolean of shape ({len(state.clock)},), "
+                f"not {ended.dtype} of shape {tuple(ended.shape)}"
+            )
         clock = state.clock.unsqueeze(1)
         number = clock + torch.arange(-state.keys.shape[1], 0, device=clock.device)
         within = self.window if ended is None else torch.where(ended, 0, self.window).unsqueeze(1)
