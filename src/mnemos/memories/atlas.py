@@ -10,11 +10,13 @@ from torch.nn import functional
 from mnemos.memories.atlas_steps import (
     AtlasState,
     Ways,
-    made,
-    moved,
+    by_momentum,
+    by_orthogonal_momentum,
     newest,
+    present,
     relevances,
     unmade,
+    unmoved,
 )
 from mnemos.memories.base import Projection, Reading
 from mnemos.memories.inner_network import InnerNetwork
@@ -159,8 +161,8 @@ class Atlas(OnlineLearner):
         """
         with torch.autocast(queries.device.type, enabled=False):
             asked = self.features(self.address(self.split(queries).to(self.dtype))).transpose(1, 2)
-            weights = Weights(made(state.changes, state.left, self.network.initial), (), state.left)
-            values, inputs = self.network.answer(plain(weights), asked)
+            layers = unmoved(state.changes, state.left, self.network.initial)
+            values, inputs = self.network.answer(layers, asked)
         into = inputs.transpose(1, 2).flatten(2)
         slots = torch.arange(into.shape[2], device=into.device).expand(into.shape)
         return Reading(values.transpose(1, 2).flatten(2), into, slots)
@@ -181,42 +183,30 @@ class Atlas(OnlineLearner):
         self, state: AtlasState, told: Told, real: Bool[Tensor, "batch steps"]
     ) -> tuple[Float[Tensor, "batch heads steps width"], AtlasState]:
         queries, keys, values, way = *told[:3], _ways(told.ways)
-        inputs, slopes = self._surprises(
+        surprises = self._surprises(
             state, torch.cat([state.keys, keys], dim=2), torch.cat([state.values, values], dim=2)
         )
         shares = relevances(way.relevance, state.held, real)
-        if not self.newton_schulz_steps:
-            shares = shares * way.rate.unsqueeze(-1)
-        initial = self.network.initial
-        layers = [
-            moved(*layer, way, shares, real, self.newton_schulz_steps)
-            for layer in zip(
-                made(state.changes, state.left, initial), state.momenta, inputs, slopes, strict=True
-            )
-        ]
-        # Every step asks a network of its own: steps are taken for rows.
-        before = tuple(layer.before.transpose(1, 2).flatten(0, 1) for layer in layers)
-        asked = self.features(queries).transpose(1, 2).flatten(0, 1).unsqueeze(2)
-        read, _ = self.network.answer(plain(Weights(before, (), state.left)), asked)
-        left = state.left * torch.where(real.unsqueeze(1), way.kept, 1).prod(2)
+        parts = state, self.network.initial, surprises, way, shares, real
+        if self.newton_schulz_steps:
+            layers, after = by_orthogonal_momentum(*parts, self.newton_schulz_steps)
+        else:
+            layers, after = by_momentum(*parts)
+        read, _ = self.network.answer(layers, self.features(queries))
         count = real.sum(1)
-        after = state._replace(
-            changes=unmade([layer.after for layer in layers], left, initial),
-            left=left,
-            momenta=tuple(layer.momentum for layer in layers),
+        return read, after._replace(
             keys=newest(state.keys, keys, count),
             values=newest(state.values, values, count),
             held=(state.held + count).clamp_max(self.window - 1),
             position=state.position + count,
         )
-        return read.squeeze(2).unflatten(0, (len(count), -1)).transpose(1, 2), after
 
     def step(
         self, state: AtlasState, told: Told
     ) -> tuple[Float[Tensor, "batch heads one width"], AtlasState]:
         query, key, value, way = *told[:3], _ways(told.ways)
         initial = self.network.initial
-        now = made(state.changes, state.left, initial)
+        now = present(state.changes, state.left, initial)
         read, _ = self.network.answer(plain(Weights(now, (), state.left)), self.features(query))
         keys, values = torch.cat([state.keys, key], dim=2), torch.cat([state.values, value], dim=2)
         surprise = [torch.zeros_like(w) for w in now]
@@ -258,13 +248,13 @@ class Atlas(OnlineLearner):
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Minus the gradient of every step's loss at the weights with which the chunk began: by layer, what
         went into it and what came back to its output."""
-        began = Weights(made(state.began, state.began_left, self.network.initial), (), state.began_left)
+        began = unmoved(state.began, state.began_left, self.network.initial)
         full = torch.ones_like(values[..., 0])
         return surprises(
             self.network,
             squared_error,
             self.largest_surprise,
-            plain(began),
+            began,
             self.features(keys),
             values,
             full,

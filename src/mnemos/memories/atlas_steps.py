@@ -1,14 +1,17 @@
 """How Atlas' weights come from what it holds of the last steps, a chunk of them at once."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mnemos.ops.newton_schulz import orthogonalised
-from mnemos.ops.test_time import step_mixing
+from mnemos.ops.orthogonal_momentum import Momenta, all_learned, last, learned, orthogonal
+from mnemos.ops.test_time import MixedLayers, made, moments, step_mixing
+
+Surprises = tuple[Sequence[Tensor], Sequence[Tensor]]  # by layer: what went in, and what came back
 
 
 class AtlasState(NamedTuple):
@@ -37,15 +40,7 @@ class Ways(NamedTuple):
     relevance: Float[Tensor, "batch heads steps window"]  # γ_t of the step itself and of those before it
 
 
-class Moved(NamedTuple):
-    """One layer in the course of a chunk."""
-
-    before: Float[Tensor, "batch heads steps _into _out"]  # the weights before every step
-    after: Float[Tensor, "batch heads _into _out"]  # those after the last
-    momentum: Float[Tensor, "batch heads _into _out"]  # after the last
-
-
-def made(
+def present(
     changes: Sequence[Float[Tensor, "batch heads _into _out"]],
     left: Float[Tensor, "batch heads"],
     initial: Sequence[Float[Tensor, "heads _into _out"]],
@@ -87,34 +82,85 @@ def relevances(
     return torch.where(inside.unsqueeze(1), chosen, 0)
 
 
-def moved(
-    weights: Float[Tensor, "batch heads into out"],
-    momentum: Float[Tensor, "batch heads into out"],
-    inputs: Float[Tensor, "batch heads seen into"],
-    slopes: Float[Tensor, "batch heads seen out"],
+def unmoved(
+    changes: Sequence[Float[Tensor, "batch heads _into _out"]],
+    left: Float[Tensor, "batch heads"],
+    initial: Sequence[Float[Tensor, "heads _into _out"]],
+    shares: Float[Tensor, "batch heads after one"] | None = None,
+) -> MixedLayers:
+    """Layers of weights that are not made.
+
+    Args:
+        shares: in a line each, how much of the weights there is; None is all.
+    """
+    whole = tuple(w.expand(len(left), *w.shape) for w in initial)
+    of_initial = left[:, :, None, None] if shares is None else shares * left[:, :, None, None]
+    return MixedLayers([(shares, changes), (of_initial, whole)], None, (), ())
+
+
+def by_momentum(
+    state: AtlasState,
+    initial: Sequence[Float[Tensor, "heads _into _out"]],
+    surprises: Surprises,
+    ways: Ways,
+    shares: Float[Tensor, "batch heads steps seen"],
+    real: Bool[Tensor, "batch steps"],
+) -> tuple[MixedLayers, AtlasState]:
+    """Layers as they are before every step, and the state with what the weights are after the last.
+
+    Args:
+        surprises: what went into each layer at every step seen, and minus what came back to its output.
+        shares: how much of every gradient a step has, from `relevances`.
+    """
+    mixing = step_mixing(ways.kept, ways.momentum, real.unsqueeze(1).expand_as(ways.kept))
+    shares = ways.rate.unsqueeze(-1) * shares
+    mixing = mixing._replace(steps=mixing.steps @ shares, momentum_steps=mixing.momentum_steps @ shares)
+    count, seen = shares.shape[2:]
+    now, end = moments(mixing, 0, count, seen), moments(mixing, count, count + 1, seen)
+    layers = unmoved(state.changes, state.left, initial, now.weights)
+    parts = [*layers.parts, (now.momenta, state.momenta)]
+    moved = [
+        made((change, momentum), end, slopes, inputs)
+        for change, momentum, inputs, slopes in zip(state.changes, state.momenta, *surprises, strict=True)
+    ]
+    changes, momenta = zip(*moved, strict=True)
+    left = state.left * end.weights[..., 0, 0]
+    return (
+        MixedLayers(parts, now.steps, *surprises),
+        state._replace(changes=changes, momenta=momenta, left=left),
+    )
+
+
+def by_orthogonal_momentum(
+    state: AtlasState,
+    initial: Sequence[Float[Tensor, "heads _into _out"]],
+    surprises: Surprises,
     ways: Ways,
     shares: Float[Tensor, "batch heads steps seen"],
     real: Bool[Tensor, "batch steps"],
     newton_schulz_steps: int,
-) -> Moved:
-    """A layer's weights step by step, from gradients that are outer products of `inputs` and `slopes`.
-
-    Args:
-        shares: how much of every gradient a step has, from `relevances`.
-    """
+) -> tuple[MixedLayers, AtlasState]:
+    """The same where Newton-Schulz stands between the momentum and the weights."""
     there = real.unsqueeze(1).expand_as(ways.kept)
-    momenta = step_mixing(ways.momentum, None, there)
-    within = momenta.steps[:, :, 1:] @ shares
-    # S_t = Π θ S_0 + Σ_i (share of i in S_t) a_i ⊗ δ_i
-    surprise = inputs.mT.unsqueeze(2) @ (within.unsqueeze(-1) * slopes.unsqueeze(2))
-    momentums = momenta.weights[:, :, 1:].unsqueeze(-1) * momentum.unsqueeze(2) + surprise
-    learned = orthogonalised(momentums, newton_schulz_steps) if newton_schulz_steps else momentums
-    mixing = step_mixing(ways.kept, None, there)
-    given = mixing.steps * ways.rate.unsqueeze(2) if newton_schulz_steps else mixing.steps
-    told = (given @ learned.flatten(3)).unflatten(3, weights.shape[2:])
-    after = mixing.weights.unsqueeze(-1) * weights.unsqueeze(2) + told
-    *before, last = after.unbind(2)
-    return Moved(torch.stack(before, dim=2), last, momentums.unbind(2)[-1].clone())
+    mixing, momentum = step_mixing(ways.kept, None, there), step_mixing(ways.momentum, None, there)
+    kept, shares = momentum.weights[:, :, 1:], momentum.steps[:, :, 1:] @ shares
+    momenta = [
+        Momenta(kept, before, shares, inputs, slopes)
+        for before, inputs, slopes in zip(state.momenta, *surprises, strict=True)
+    ]
+    layers = tuple(orthogonal(layer, newton_schulz_steps) for layer in momenta)
+    given = mixing.steps * ways.rate.unsqueeze(2)
+    count = given.shape[3]
+    end = mixing.weights[:, :, count:]
+    held = unmoved(state.changes, state.left, initial, mixing.weights[:, :, :count])
+    changes = tuple(
+        end * change + all_learned(layer, given[:, :, count:])
+        for change, layer in zip(state.changes, layers, strict=True)
+    )
+    return (
+        held._replace(others=[partial(learned, layer, given[:, :, :count]) for layer in layers]),
+        state._replace(changes=changes, momenta=tuple(map(last, momenta)), left=state.left * end[..., 0, 0]),
+    )
 
 
 def newest(

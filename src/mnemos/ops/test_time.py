@@ -19,7 +19,7 @@ own start, so that weights need not be made for every chunk either.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -123,12 +123,15 @@ def _run_through(factors: Tensor, identity: Tensor) -> Tensor:
 class MixedLayers(NamedTuple):
     """Layers with weights that are never made: Σ_p share_p W_p + Σ_i c_i a_i ⊗ δ_i, other ones for each line
     of the shares and coefficients. A share of None is 1, and coefficients of None are zeros.
+
+    What else layers make of an input may be given as functions; these are not gone back through.
     """
 
     parts: Sequence[tuple[Tensor | None, Sequence[Tensor]]]  # shares (batch, heads, after, 1); by layer, W_p
     steps: Float[Tensor, "batch heads after steps"] | None  # c_ti
     inputs: Sequence[Float[Tensor, "batch heads steps _into"]]  # a_i by layer
     slopes: Sequence[Float[Tensor, "batch heads steps _out"]]  # δ_i by layer
+    others: Sequence[Callable[[Tensor], Tensor]] = ()  # by layer, of (batch, heads, time, into)
 
 
 def through(
@@ -139,6 +142,8 @@ def through(
     known = _added(None, share, x, matrices[number])
     for share, matrices in others:
         known = _added(known, share, x, matrices[number])
+    if layers.others:
+        known = known + layers.others[number](x)
     if layers.steps is None:
         return known
     return _plus(known, layers.steps * (x @ layers.inputs[number].mT), layers.slopes[number])
