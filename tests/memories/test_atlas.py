@@ -29,6 +29,14 @@ def plain_matrix(**options) -> Atlas:
     return memory
 
 
+def bare(**options) -> Atlas:
+    """A matrix of zeros without Newton-Schulz, one step to a chunk."""
+    memory = atlas(**{"depth": 1, "heads": 1, "chunk_size": 1, "newton_schulz_steps": 0, **options})
+    with torch.no_grad():
+        memory.network.weights[0].zero_()
+    return memory
+
+
 def by_autograd(memory: Atlas, inputs: torch.Tensor) -> torch.Tensor:
     """Equations 9, 32 and 33 of the paper, gradients by autograd: what each query reads before its step."""
     with torch.no_grad():
@@ -116,6 +124,28 @@ def test_a_pair_is_learned_as_often_as_it_is_in_the_window() -> None:
     )
     share = 1 - 0.9 * torch.tensor([0.8, 0.8, 0.8, 0.8, 1.0, 1.0]).view(1, 6, 1)
     torch.testing.assert_close(memory.read(state, keys).values, share * values)
+
+
+@pytest.mark.parametrize("degree", [1, 3])
+def test_without_newton_schulz_a_pair_is_taken_over_whatever_the_length_of_its_features(degree: int) -> None:
+    memory = bare(degree=degree, window=1)
+    keys, values = torch.randn(1, 1, 3), torch.randn(1, 1, 3)
+    state = memory.write(memory.initial_state(1), keys, values)
+    torch.testing.assert_close(memory.read(state, keys).values, values)
+
+
+@pytest.mark.parametrize("window", [1, 8])
+def test_pairs_told_without_a_rate_bring_the_answers_nearer(window: int) -> None:
+    memory = bare(degree=2, window=window)
+    keys, values = torch.randn(4, 8, 3), torch.randn(4, 8, 3)
+    mask = torch.ones(4, 8, dtype=torch.bool)
+    mask[:, 5] = False
+    state = memory.write(memory.initial_state(4), keys, values, mask=mask)
+    padded = torch.where(mask.unsqueeze(-1), keys, torch.nan)
+    again = memory.write(memory.initial_state(4), padded, values, mask=mask)
+    error = (memory.read(state, keys).values - values)[mask]
+    assert error.square().sum() < 0.8 * values[mask].square().sum()
+    assert torch.equal(memory.read(again, keys).values, memory.read(state, keys).values)
 
 
 def test_with_newton_schulz_a_step_goes_equally_far_in_all_directions_whatever_the_error() -> None:

@@ -143,11 +143,17 @@ class Atlas(OnlineLearner):
         Args:
             strength: times the rate. With strength 0 a pair is not written: nothing decays, and no step is
                 counted.
-            rate: η, how far the weights go; None is 1/2. One for all heads or one for each, as the next two.
+            rate: η, how far the weights go, one for all heads or one for each, as the next two. None is 1/2,
+                and without Newton-Schulz 1 / (2 c |φ(k)|²): for a matrix, the c steps in whose windows a pair
+                is then come to its value and not beyond.
             decay: 1 - α in 0 to 1, how much of the weights goes; None is 0.
             momentum: θ in 0 to 1, how much of the last momentum stays; None is 0.
             relevance: γ in 0 to 1 of the step itself, of the one before it, and so on; None is 1 for all.
         """
+        if rate is None and not self.newton_schulz_steps:
+            known = keys if mask is None else torch.where(mask.unsqueeze(-1), keys, 0)
+            length = self.features(self.address(self.split(known).to(self.dtype))).square().sum(-1)
+            rate = 0.5 / (self.window * length.clamp_min(1e-6))  # without a constant, zeros have no length
         rate, mask = weighed(keys, strength, mask, rate)
         real = keys.new_ones(keys.shape[:2], dtype=torch.bool) if mask is None else mask
         keys, values = (torch.where(real.unsqueeze(-1), x, 0) for x in (keys, values))

@@ -37,8 +37,10 @@ WIDTH, LAYERS, WINDOW = 64, 2, 16
 
 def _titans(width: int, **options: Any) -> Titans:
     memory = Titans(width, key_size=width, value_size=width, **options)
-    # θ begins at 1/4: at 1/20, which more kinds of inputs allow, recall takes twice as long to begin.
-    nn.init.constant_(memory.gates["rate"].get_parameter("bias"), -math.log(3))
+    # At first a change comes to 1/4 of the gradient, with momentum of 1/2 in the end. The start of Titans
+    # itself, 1/10, is safe with more kinds of inputs, but recall takes twice as long to begin.
+    rate = 1 / 8 if memory.momentum else 1 / 4
+    nn.init.constant_(memory.gates["rate"].get_parameter("bias"), math.log(rate / (1 - rate)))
     return memory
 
 

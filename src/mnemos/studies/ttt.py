@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 WIDTH, LAYERS, BATCH = 64, 2, 4  # the last is the mini-batch, in steps
 MLP_RATE = 10.0  # η_base: with the paper's 0.1 a network does not begin to learn to recall within 1,000 steps
-STEPS, FULL_STEPS = 1000, 4000
+STEPS, FULL_STEPS = 2000, 4000
 ATTENTION, SUM = "attention", "linear attention"
 LINEAR, MLP, WHOLE = "TTT-Linear", "TTT-MLP", "TTT-Linear, one batch"
 CHUNKS = (1, 3, 16, 64)  # of the dual form, over 50 steps
@@ -68,7 +68,7 @@ def measure(
     Args:
         width: of the decoder, and of the one head of its mixers.
         sizes: length and pairs of the tasks that are learned one after the other.
-        steps: of training at most; None is 1,000, or 4,000 in full.
+        steps: of training at most; None is 2,000, or 4,000 in full.
     """
     steps = steps or (FULL_STEPS if full else STEPS)
     length, pairs = sizes[-1]
