@@ -48,6 +48,28 @@ def test_a_text_longer_than_a_piece_and_one_shorter():
     assert not piece.reset[:, 1:].any()
 
 
+@pytest.mark.parametrize("longest", [1, 2, 6])
+def test_no_text_is_read_on_end_for_longer(longest):
+    made = pieces(TEXTS, 2, 4, START, torch.Generator().manual_seed(0), longest=longest)
+    tokens, targets, reset = joined([next(made) for _ in range(60)])
+    for row, fresh in zip(tokens, reset, strict=True):
+        read = [part.tolist() for part in row.tensor_split(fresh.nonzero().flatten().tolist()) if len(part)]
+        for part in read[1:-1]:
+            text = next(text.tolist() for text in TEXTS if part[-1] in text.tolist())
+            if len(text) <= longest:
+                assert part == [START, *text]
+            else:
+                assert part == text[text.index(part[0]) :][:longest]
+        begun = {part[0] for part in read[1:-1]}
+        assert begun >= set(range(10, 18 - longest))  # anywhere within a text
+    assert (targets[:, :-1] == NOT_A_TARGET).equal(reset[:, 1:])
+
+
+def test_texts_are_read_for_one_step_at_least():
+    with pytest.raises(ValueError, match="longest must be at least 1, not 0"):
+        next(pieces(TEXTS, 1, 4, START, torch.Generator(), longest=0))
+
+
 @pytest.mark.parametrize("texts", [[], [torch.arange(3), torch.arange(1)]])
 def test_texts_that_nothing_can_be_learned_from_are_refused(texts):
     with pytest.raises(ValueError, match="at least one, of at least two tokens"):

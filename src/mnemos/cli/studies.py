@@ -25,6 +25,10 @@ def study(
     figure: Annotated[
         Path | None, typer.Option(help="Draw what was measured, to a .png, .svg or .pdf file.")
     ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="Keep finished parts of a long study in this file, and go on from them."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Runs a paper's experiment, scaled down.
@@ -46,7 +50,7 @@ def study(
         if figure is not None:
             _check_figure(chosen, figure)
         with terminal.progress(name) as advance:
-            outcome = chosen.run(seed, full=full, advance=advance)
+            outcome = chosen.run(seed, full=full, advance=advance, keep=keep)
         if figure is not None:
             _write_figure(chosen, outcome, figure)
         terminal.show(outcome.facts(), _page(outcome), _papers(outcome))

@@ -3,12 +3,14 @@
 Every decoder has two layers of one kind, each between a short convolution, a norm and a gate, and as many
 parameters as the others, to within a part in a hundred: what a memory needs more or less for itself the
 feed-forward networks give or get. All read the same pieces of the same novels, and every memory goes on from
-piece to piece. Attention sees as many steps as a piece has, so that what only a carried state can know is
-apart. Transformer-XL is tried without its memory too, which the paper's figures are about: then there is
-nothing before a piece. The control sees the three steps before each, through the convolution, and no more.
+piece to piece, and begins empty as often as where it is judged. Attention sees as many steps as a piece has,
+so that what only a carried state can know is apart. Transformer-XL is tried without its memory too, which the
+paper's figures are about: then there is nothing before a piece. The control sees the three steps before each,
+through the convolution, and no more.
 
-Scaled down, to an hour on one core: a part of one pass over a few novels. What a decoder of this size wins at
-the beginning of its training says little of what it would win at the end.
+Scaled down, to some hours on one core, which may be interrupted (`--keep`): a part of one pass over a few
+novels. What a decoder of this size wins at the beginning of its training says little of what it would win at
+the end.
 """
 
 import time
@@ -24,6 +26,7 @@ from mnemos.models.mixer import Mixer
 from mnemos.models.transformer import Transformer, feed_forward_of
 from mnemos.progress import Advance, between
 from mnemos.studies.novel_reading import VOCABULARY, bits, learn, read_novels
+from mnemos.studies.parts import part
 from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tree import tensors
 
@@ -110,20 +113,25 @@ def measure_at(
     rows: dict[str, dict[str, Any]] = {}
     equal = parameters_of(decoder(KINDS[ATTENTION], length=length))
     for number, (name, layers) in enumerate(KINDS.items()):
-        torch.manual_seed(seed)
-        network = decoder(layers, equal, length)
         progress = between(advance, number / len(KINDS), (number + 1) / len(KINDS))
-        started = time.process_time()
-        carries = name != NOT_CARRIED
-        learn(network, train, steps, torch.Generator().manual_seed(seed), progress, carries=carries)
-        cost = bits(network, test, places, length, torch.Generator().manual_seed(seed), carries=carries)
-        rows[name] = {
-            "bits": cost.overall,
-            "bits_by_place": cost.by_place,
-            "parameters": parameters_of(network),
-            "state": sum(part.numel() for part in tensors(network.initial_state(1))),
-            "seconds": time.process_time() - started,
-        }
+
+        def read(name: str = name, layers: str = layers, progress: Advance = progress) -> dict[str, Any]:
+            torch.manual_seed(seed)
+            network = decoder(layers, equal, length)
+            started = time.process_time()
+            carries = name != NOT_CARRIED
+            chosen = torch.Generator().manual_seed(seed)
+            learn(network, train, steps, chosen, progress, longest=places[-1], carries=carries)
+            cost = bits(network, test, places, length, torch.Generator().manual_seed(seed), carries=carries)
+            return {
+                "bits": cost.overall,
+                "bits_by_place": cost.by_place,
+                "parameters": parameters_of(network),
+                "state": sum(tensor.numel() for tensor in tensors(network.initial_state(1))),
+                "seconds": time.process_time() - started,
+            }
+
+        rows[name] = part(name, read)
     far = {name: list(row["bits_by_place"].values())[-1] for name, row in rows.items()}
     memories = [name for name in KINDS if name != CONTROL]
     return {

@@ -23,6 +23,7 @@ from mnemos.models.hybrid import hybrid
 from mnemos.models.transformer import Transformer
 from mnemos.progress import Advance, between
 from mnemos.studies.fit import fit
+from mnemos.studies.parts import part
 from mnemos.studies.study import Figure, Study, Threshold
 from mnemos.tasks.multi_query_recall import MultiQueryRecall
 
@@ -92,14 +93,31 @@ def taught(
         what: {} for what in ("right", "last", "steps", "untaught", "parameters")
     }
     for number, (name, begin) in enumerate(networks.items()):
-        torch.manual_seed(seed)
-        network = begin()
-        part = between(advance, number / len(networks), (number + 1) / len(networks))
-        found["steps"][name], found["right"][name] = learn(network, seed, tasks, steps, part)
-        found["last"][name] = list(found["right"][name].values())[-1]
-        found["untaught"][name] = answered(network, untaught, seed, rows=512)
-        found["parameters"][name] = sum(parameter.numel() for parameter in network.parameters())
+        progress = between(advance, number / len(networks), (number + 1) / len(networks))
+        one = part(name, partial(_taught, begin, seed, tasks, steps, untaught, progress))
+        for what, value in one.items():
+            found[what][name] = value
     return found
+
+
+def _taught(
+    begin: Callable[[], Transformer],
+    seed: int,
+    tasks: Sequence[MultiQueryRecall],
+    steps: int,
+    untaught: MultiQueryRecall,
+    advance: Advance,
+) -> dict[str, Any]:
+    torch.manual_seed(seed)
+    network = begin()
+    taken, right = learn(network, seed, tasks, steps, advance)
+    return {
+        "right": right,
+        "last": list(right.values())[-1],
+        "steps": taken,
+        "untaught": answered(network, untaught, seed, rows=512),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
 
 
 def learn(

@@ -49,14 +49,17 @@ def learn(
     generator: torch.Generator,
     advance: Advance,
     *,
+    longest: int,
     carries: bool = True,
 ) -> None:
     """Trains on streams of texts, a piece of the network's context per step.
 
     Args:
+        longest: steps of a text that are read on end, from anywhere within it on; so that the network learns
+            to begin with an empty memory, too.
         carries: whether a piece begins with what the one before left, without its history.
     """
-    stream = pieces(texts, ROWS, network.context, network.start, generator)
+    stream = pieces(texts, ROWS, network.context, network.start, generator, longest=longest)
     carried: Any = None
 
     def loss(step: int) -> Tensor:

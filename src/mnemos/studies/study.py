@@ -5,10 +5,14 @@ import math
 import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mnemos.progress import Advance, silent
+from mnemos.studies.parts import kept
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -93,10 +97,22 @@ class Study:
     paper: Sequence[Figure]
     draw: "Callable[[Mapping[str, Any]], Drawing] | None" = None
 
-    def run(self, seed: int = 0, *, full: bool = False, advance: Advance | None = None) -> Outcome:
-        """Measures, and holds what was measured to the thresholds."""
+    def run(
+        self, seed: int = 0, *, full: bool = False, advance: Advance | None = None, keep: Path | None = None
+    ) -> Outcome:
+        """Measures, and holds what was measured to the thresholds.
+
+        Args:
+            keep: a file in which finished parts are kept, for studies that have some: run again after an
+                interruption, by the same version of mnemos, it goes on from there. `seconds` are this run's.
+
+        Raises:
+            ValueError: `keep` is a file of another run.
+        """
         start = time.perf_counter()
-        measured = self.measure(seed, full, advance or silent)
+        run = {"study": self.name, "seed": seed, "full": full, "version": version("mnemos")}
+        with kept(keep, run) if keep is not None else nullcontext():
+            measured = self.measure(seed, full, advance or silent)
         seconds = time.perf_counter() - start
         return Outcome(self.name, seed, full, measured, self.thresholds, self.paper, seconds)
 

@@ -19,7 +19,13 @@ class Piece(NamedTuple):
 
 
 def pieces(
-    texts: Sequence[Int[Tensor, "_tokens"]], rows: int, length: int, start: int, generator: torch.Generator
+    texts: Sequence[Int[Tensor, "_tokens"]],
+    rows: int,
+    length: int,
+    start: int,
+    generator: torch.Generator,
+    *,
+    longest: int | None = None,
 ) -> Iterator[Piece]:
     """Texts at random, one after the other in every row, for ever, in pieces that follow each other.
 
@@ -30,13 +36,17 @@ def pieces(
         rows: streams side by side.
         length: steps of a piece.
         start: the token that marks the start of a text.
+        longest: the most steps of a text that are read on end, at least 1. Of longer texts so many are read,
+            from anywhere on and then without the mark. None reads them all.
 
     Raises:
         ValueError: no text, or one that is too short.
     """
     if not texts or min(map(len, texts)) < 2:
         raise ValueError("texts must be at least one, of at least two tokens each")
-    streams = [_stream(texts, length, start, generator) for _ in range(rows)]
+    if longest is not None and longest < 1:
+        raise ValueError(f"longest must be at least 1, not {longest}")
+    streams = [_stream(texts, length, start, generator, longest) for _ in range(rows)]
     while True:
         tokens, fresh = (torch.stack(parts) for parts in zip(*map(next, streams), strict=True))
         targets = tokens[:, 1:].masked_fill(fresh[:, 1:], NOT_A_TARGET)
@@ -44,21 +54,27 @@ def pieces(
 
 
 def _stream(
-    texts: Sequence[Tensor], length: int, start: int, generator: torch.Generator
+    texts: Sequence[Tensor], length: int, start: int, generator: torch.Generator, longest: int | None
 ) -> Iterator[tuple[Int[Tensor, "time"], Bool[Tensor, "time"]]]:
     """Tokens of one row, a piece and the one that follows it, and where texts begin."""
 
     def drawn(most: int) -> int:
         return int(torch.randint(most, (), generator=generator))
 
-    text = texts[drawn(len(texts))]
-    tokens = text[drawn(len(text) - 1) :]
+    def stretch() -> Tensor:
+        text = texts[drawn(len(texts))]
+        if longest is None or len(text) <= longest:
+            return torch.cat([text.new_tensor([start]), text])
+        begin = drawn(len(text) - longest + 1)
+        return text[begin : begin + longest]
+
+    first = stretch()
+    tokens = first[1 + drawn(max(1, len(first) - 2)) :]  # so that rows do not all begin anew at once
     fresh = _first_of(tokens)
     while True:
         while len(tokens) <= length:
-            text = texts[drawn(len(texts))]
-            marked = torch.cat([text.new_tensor([start]), text])
-            tokens, fresh = torch.cat([tokens, marked]), torch.cat([fresh, _first_of(marked)])
+            more = stretch()
+            tokens, fresh = torch.cat([tokens, more]), torch.cat([fresh, _first_of(more)])
         yield tokens[: length + 1], fresh[: length + 1]
         tokens, fresh = tokens[length:], fresh[length:]
 
