@@ -40,6 +40,7 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/segment_memory.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/archive.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/test_time_memory.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/atlas.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/state_space.py
 
 lint: $(READY)
