@@ -55,9 +55,9 @@ def unmade(
     left: Float[Tensor, "batch heads"],
     initial: Sequence[Float[Tensor, "heads _into _out"]],
 ) -> tuple[Float[Tensor, "batch heads _into _out"], ...]:
-    """What weights have over what is left of the initial ones: the reverse of `made`."""
+    """What weights have over what is left of the initial ones: the reverse of `present`."""
     share = left[:, :, None, None]
-    return tuple(made - share * w for made, w in zip(weights, initial, strict=True))
+    return tuple(weight - share * w for weight, w in zip(weights, initial, strict=True))
 
 
 def relevances(

@@ -250,7 +250,7 @@ class FastWeights(MultiHeadMemory):
         run = delta_rule_loop if self.naive else partial(delta_rule_chunked, chunk_size=self.chunk_size)
         with torch.autocast(keys.device.type, enabled=False):  # the solve loses its meaning in bfloat16
             queries, keys = self._features(queries.to(dtype)), self._features(keys.to(dtype))
-            values = values.to(dtype).unflatten(-1, (self.heads, -1))
+            values = self.split(values.to(dtype))
             closed = {  # where every gate is zero, nothing changes
                 name: torch.where(real.view(*real.shape, *[1] * (gate.dim() - 2)), gate.to(dtype), 0)
                 for name, gate in gates.items()
@@ -281,7 +281,7 @@ class FastWeights(MultiHeadMemory):
         return read, FastWeightState(weights)
 
     def _features(self, x: Tensor) -> Tensor:
-        return self.addressing.features(x.unflatten(-1, (self.heads, -1)))
+        return self.addressing.features(self.split(x))
 
     def _width(self) -> int:
         """Rows of a matrix."""

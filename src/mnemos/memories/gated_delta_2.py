@@ -32,8 +32,7 @@ class GatedDelta2(FastWeights):
     def gates(self, inputs: Float[Tensor, "batch time input"]) -> dict[str, Tensor]:
         """b and w in (0, 1), and log α below 0, for each channel of each head."""
         erase, committed, steps = (
-            layer(inputs).unflatten(-1, (self.heads, -1))
-            for layer in (self.erase, self.write_gate, self.step)
+            self.split(layer(inputs)) for layer in (self.erase, self.write_gate, self.step)
         )
         return {
             "erased": erase.sigmoid(),

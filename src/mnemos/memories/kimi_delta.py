@@ -29,7 +29,7 @@ class KimiDelta(FastWeights):
 
     def gates(self, inputs: Float[Tensor, "batch time input"]) -> dict[str, Tensor]:
         """β in (0, 1) for each head, and log α below 0 for each channel of its keys."""
-        steps = self.step(self.to_step(inputs)).unflatten(-1, (self.heads, -1))
+        steps = self.split(self.step(self.to_step(inputs)))
         return {
             "strength": self.strength(inputs).sigmoid(),
             "log_decay": log_decay_of(steps, self.log_rate.unsqueeze(-1)),

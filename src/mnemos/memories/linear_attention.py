@@ -97,7 +97,7 @@ class LinearAttention(FastWeights):
         if not self.normalised:
             return reading
         with torch.autocast(queries.device.type, enabled=False):
-            asked = reading.weights.unflatten(-1, (self.heads, -1))
+            asked = self.split(reading.weights)
             matched = torch.einsum("bhk,bthk->bth", state.weights[:, :, -1], asked).unsqueeze(-1)
             return reading._replace(weights=(asked / _divisor(matched)).flatten(2))
 

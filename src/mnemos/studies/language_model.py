@@ -15,6 +15,7 @@ the end.
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -114,24 +115,8 @@ def measure_at(
     equal = parameters_of(decoder(KINDS[ATTENTION], length=length))
     for number, (name, layers) in enumerate(KINDS.items()):
         progress = between(advance, number / len(KINDS), (number + 1) / len(KINDS))
-
-        def read(name: str = name, layers: str = layers, progress: Advance = progress) -> dict[str, Any]:
-            torch.manual_seed(seed)
-            network = decoder(layers, equal, length)
-            started = time.process_time()
-            carries = name != NOT_CARRIED
-            chosen = torch.Generator().manual_seed(seed)
-            learn(network, train, steps, chosen, progress, longest=places[-1], carries=carries)
-            cost = bits(network, test, places, length, torch.Generator().manual_seed(seed), carries=carries)
-            return {
-                "bits": cost.overall,
-                "bits_by_place": cost.by_place,
-                "parameters": parameters_of(network),
-                "state": sum(tensor.numel() for tensor in tensors(network.initial_state(1))),
-                "seconds": time.process_time() - started,
-            }
-
-        rows[name] = part(name, read)
+        read = partial(_read, layers, equal, train, test, places, steps, seed, progress, length)
+        rows[name] = part(name, partial(read, carries=name != NOT_CARRIED))
     far = {name: list(row["bits_by_place"].values())[-1] for name, row in rows.items()}
     memories = [name for name in KINDS if name != CONTROL]
     return {
@@ -141,6 +126,35 @@ def measure_at(
         "least_won_by_memory": far[CONTROL] - max(far[name] for name in memories),
         "won_by_carrying": far[NOT_CARRIED] - far[CARRIED],
         "won_by_both": far[ATTENTION] - far[BOTH],
+    }
+
+
+def _read(
+    layers: str,
+    parameters: int,
+    train: list[Tensor],
+    test: list[Tensor],
+    places: tuple[int, ...],
+    steps: int,
+    seed: int,
+    advance: Advance,
+    length: int,
+    *,
+    carries: bool,
+) -> dict[str, Any]:
+    """What one kind costs, taught and judged."""
+    torch.manual_seed(seed)
+    network = decoder(layers, parameters, length)
+    started = time.process_time()
+    chosen, judged = (torch.Generator().manual_seed(seed) for _ in range(2))
+    learn(network, train, steps, chosen, advance, longest=places[-1], carries=carries)
+    cost = bits(network, test, places, length, judged, carries=carries)
+    return {
+        "bits": cost.overall,
+        "bits_by_place": cost.by_place,
+        "parameters": parameters_of(network),
+        "state": sum(tensor.numel() for tensor in tensors(network.initial_state(1))),
+        "seconds": time.process_time() - started,
     }
 
 
