@@ -57,7 +57,7 @@ WIRINGS: dict[str, Callable[[int], Memory]] = {
     "as a layer": lambda width: MemoryAsLayer(Mixer(_titans(width)), RotaryAttention(width, 1, WINDOW)),
 }
 LONGER = 4
-STEPS, FULL_STEPS = 2000, 8000
+STEPS, FULL_STEPS = 3000, 8000
 
 
 def measure(
@@ -74,7 +74,7 @@ def measure(
     Args:
         width: of the decoder, and of the one head of its memories.
         sizes: length and pairs of the tasks that are learned one after the other.
-        steps: of training at most; None is 2,000, or 8,000 in full.
+        steps: of training at most; None is 3,000, or 8,000 in full.
     """
     steps = steps or (FULL_STEPS if full else STEPS)
     length, pairs = sizes[-1]
