@@ -1,15 +1,23 @@
 """Data that lies beside the project: found by name, known by its checksum, fetched only if asked for."""
 
+import gzip
 import hashlib
 import os
 import tempfile
 import urllib.request
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 
 def data_file(
-    name: str, sha256: str, url: str, root: str | Path | None = None, *, download: bool = False
+    name: str,
+    sha256: str,
+    url: str,
+    root: str | Path | None = None,
+    *,
+    download: bool = False,
+    gzipped: bool = False,
 ) -> Path:
     """A file of the data folder, which is the one that was expected, to the last bit.
 
@@ -17,13 +25,19 @@ def data_file(
         name: its path within the folder.
         url: where it can be had.
         root, download: as in `data_folder`.
+        gzipped: whether `sha256` is of what the file unpacks to: the same bytes have many .gz files.
 
     Raises:
         FileNotFoundError: there is no folder, or no such file in it. ValueError: it is another file.
     """
 
     def check(file: Path, source: str | Path) -> None:
-        if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
+        try:
+            with gzip.open(file) if gzipped else file.open("rb") as content:
+                found = hashlib.file_digest(content, "sha256").hexdigest()
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{source}: not a gzip file, or a damaged one: {error}") from None
+        if found != sha256:
             raise ValueError(f"{source}: not the file that is expected (its SHA-256 differs)")
 
     file = data_folder(name, url, root, download=download) / name
