@@ -99,6 +99,12 @@ class Store(ABC):
     def metric(self) -> Metric | None:
         """How keys are compared; None if the first write will decide, by what suits its keys."""
 
+    @property
+    @abstractmethod
+    def revision(self) -> int:
+        """Another number after every change of the records, whoever made it: what was made of them is
+        good for as long as it stays. Reads do not change it."""
+
     @abstractmethod
     def write(
         self,

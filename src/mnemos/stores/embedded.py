@@ -110,6 +110,11 @@ class EmbeddedStore(Store):
         schema = self.schema
         return schema.metric if schema else self._metric
 
+    @property
+    def revision(self) -> int:
+        with self._reading():
+            return self._directory.commits
+
     # --- changing ---------------------------------------------------------------------------------
 
     @contextlib.contextmanager

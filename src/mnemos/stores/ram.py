@@ -78,6 +78,7 @@ class RamStore(Store):
         self._clock = clock
         self._records: dict[int, _Record] = {}  # in order of id
         self._next_id = 0
+        self._revision = 0
         self._stacks: dict[str, _Stack] = {}  # made when read, dropped when written
         self._indexed: set[str] = set()
         self._closed = False
@@ -85,6 +86,11 @@ class RamStore(Store):
     @property
     def metric(self) -> Metric | None:
         return self.schema.metric if self.schema else self._metric
+
+    @property
+    def revision(self) -> int:
+        self._check_open()
+        return self._revision
 
     def write(
         self,
@@ -114,6 +120,7 @@ class RamStore(Store):
                 strength=float(batch.strength[row]),
             )
         self._next_id = ids.stop
+        self._revision += 1
         self._stacks.pop(namespace, None)
         return torch.tensor(ids, dtype=torch.int64)
 
@@ -180,6 +187,7 @@ class RamStore(Store):
         if self.schema is None:
             return  # nothing was ever written, so ids is empty
         changes = arguments.prepare_update(self.schema, len(ids), keys, values, metadata, strength)
+        self._revision += 1
         for row, record in enumerate(records):
             if changes.keys is not None:
                 record.key = changes.keys[row].clone()
@@ -284,6 +292,7 @@ class RamStore(Store):
         ]
 
     def _remove(self, ids: list[int]) -> None:
+        self._revision += 1
         for id_ in ids:
             self._stacks.pop(self._records.pop(id_).namespace, None)
 

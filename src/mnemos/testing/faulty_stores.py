@@ -25,6 +25,10 @@ class PassingStore(Store):
     def metric(self) -> Metric | None:
         return self.store.metric
 
+    @property
+    def revision(self) -> int:
+        return self.store.revision
+
     def write(
         self,
         keys: Shaped[Tensor, "records keys"],

@@ -134,6 +134,28 @@ def ids_are_never_reused(open_store: Opener, path: Path, durable: bool) -> None:
     store.close()
 
 
+def revised(open_store: Opener, path: Path, durable: bool) -> None:
+    """The revision is another one after every change, and only then."""
+    with open_store(path / "store") as store:
+        seen = [store.revision]
+        ids = fill(store)
+        for change in (
+            lambda: None,
+            lambda: store.update(ids[:1], strength=torch.ones(1)),
+            lambda: store.delete(ids[:1]),
+            lambda: store.evict(first_in_first_out(), keep=2),
+        ):
+            change()
+            seen.append(store.revision)
+        assert len(set(seen)) == len(seen), f"a change kept the revision: {seen}"
+        store.read(store.get(store.ids()).keys[:1], 1)
+        assert store.revision == seen[-1], "reading is no change"
+        if durable:
+            with open_store(path / "store") as other:
+                other.write(*store.gather(store.ids()[:1]))
+            assert store.revision != seen[-1], "what another writes is a change, too"
+
+
 def found_by_id(open_store: Opener, path: Path) -> None:
     """`get` and `gather` answer in the order asked, and copies."""
     with open_store(path / "store") as store:

@@ -86,6 +86,9 @@ class StoreSuite(ABC):
     def test_ids_are_never_reused(self, tmp_path: Path) -> None:
         answers.ids_are_never_reused(self.open, tmp_path, self.durable)
 
+    def test_revised(self, tmp_path: Path) -> None:
+        answers.revised(self.open, tmp_path, self.durable)
+
     def test_found_by_id(self, tmp_path: Path) -> None:
         answers.found_by_id(self.open, tmp_path)
 
