@@ -1,0 +1,99 @@
+"""Learning without forgetting: the network before is the teacher of the network now."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from mnemos.consolidation.term import Batches, Objective, Term
+
+
+def distillation(
+    outputs: Float[Tensor, "rows classes"],
+    taught: Float[Tensor, "rows classes"],
+    temperature: float = 2.0,
+) -> Float[Tensor, ""]:
+    """T² · KL(teacher ‖ student) at temperature T, the mean over rows.
+
+    Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network". T² keeps the gradient's
+    size when T changes; the teacher's entropy, which has no gradient, is left out by no one here, so that
+    a perfect student pays 0.
+    """
+    students, teachers = ((one / temperature).log_softmax(-1) for one in (outputs, taught))
+    return temperature**2 * nn.functional.kl_div(students, teachers, reduction="batchmean", log_target=True)
+
+
+@final
+class LwF(Term):
+    """The new inputs are answered as the network answered them when the last context ended.
+
+    Li & Hoiem 2016, "Learning without Forgetting", eq. 2 to 4. Only outputs that were taught by then count:
+    what a network says of a class that it never saw is noise. Which these are is seen from the targets, if
+    they are classes; else all outputs count.
+
+    Args:
+        temperature: T, above 0; the paper's is 2.
+    """
+
+    name = "lwf"
+    shares = True
+
+    def __init__(self, temperature: float = 2.0) -> None:
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, not {temperature}")
+        self.temperature = temperature
+        self.teacher: nn.Module | None = None
+        self.taught = torch.zeros(0, dtype=torch.bool)  # outputs seen as targets so far
+        self.known = self.taught  # the same, when the last context ended
+
+    def begin(self, model: nn.Module, objective: Objective) -> None:
+        super().begin(model, objective)
+        self._template = model
+
+    def loss(self, inputs: Tensor, *, attached: bool) -> Float[Tensor, ""] | None:
+        if self.teacher is None:
+            return None
+        with torch.no_grad():
+            taught = self.teacher(inputs)
+        outputs = self.model(inputs)
+        if len(self.known):
+            known = self.known.nonzero().squeeze(1)
+            outputs, taught = outputs[..., known], taught[..., known]
+        return distillation(outputs, taught, self.temperature)
+
+    def observe(self, inputs: Tensor, targets: Tensor) -> None:
+        self.taught = seen(self.taught, targets)
+
+    def end_context(self, batches: Batches) -> None:
+        self.teacher = frozen(self.model)
+        self.known = self.taught
+
+    def state_dict(self) -> dict[str, Any]:
+        teacher = self.teacher.state_dict() if self.teacher else None
+        return {"teacher": teacher, "taught": self.taught, "known": self.known}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.teacher = None
+        if state["teacher"] is not None:
+            self.teacher = frozen(self.model)
+            self.teacher.load_state_dict(state["teacher"])
+        self.taught, self.known = state["taught"].clone(), state["known"].clone()
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """A copy that never learns."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def seen(before: Bool[Tensor, " before"], targets: Tensor) -> Bool[Tensor, " after"]:
+    """Which outputs have been targets so far; none are if the targets are no classes."""
+    if targets.is_floating_point() or targets.dtype == torch.bool or targets.dim() != 1 or not len(targets):
+        return before
+    least = max(len(before), int(targets.max()) + 1)
+    after = torch.zeros(least, dtype=torch.bool)
+    after[: len(before)] = before
+    after[targets.cpu()] = True
+    return after
