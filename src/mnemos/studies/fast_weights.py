@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TASK = AssociativeRetrieval()
 EMBEDDED = 100  # width of the embedding and of the readout's hidden layer
-ROWS, STEPS, FULL_STEPS, CHECK, RATE = 128, 6000, 20_000, 200, 3e-3
+ROWS, STEPS, FULL_STEPS, CHECK, RATE = 128, 14_000, 20_000, 200, 3e-3
 STARTS = 3  # of those below
 BEGUN_AGAIN = ("fast weights, 20 wide", "LSTM, 20 wide")
 ENOUGH = 0.998  # share of right answers at which training ends
