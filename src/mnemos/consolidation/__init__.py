@@ -1,12 +1,16 @@
 """From a fast memory into a slow network, and into a large one without forgetting."""
 
+from mnemos.consolidation.complementary import ComplementarySystems
 from mnemos.consolidation.consolidator import Consolidator
 from mnemos.consolidation.distillation import LwF
 from mnemos.consolidation.episodes import Episodes
 from mnemos.consolidation.ewc import EWC
+from mnemos.consolidation.integration import chained
+from mnemos.consolidation.letting_go import let_go
 from mnemos.consolidation.memory_aware_synapses import MAS
 from mnemos.consolidation.metrics import average_accuracy, backward_transfer, forgetting, forward_transfer
 from mnemos.consolidation.rehearsal import AGEM, DarkReplay, Replay
+from mnemos.consolidation.sleep import Phase, Sleep
 from mnemos.consolidation.sparse_finetuning import (
     Background,
     Edit,
@@ -25,19 +29,24 @@ __all__ = [
     "MAS",
     "SI",
     "Background",
+    "ComplementarySystems",
     "Consolidator",
     "DarkReplay",
     "Edit",
     "Episodes",
     "LwF",
+    "Phase",
     "Replay",
+    "Sleep",
     "SparseFinetuning",
     "Term",
     "average_accuracy",
     "background",
     "backward_transfer",
+    "chained",
     "forgetting",
     "forward_transfer",
+    "let_go",
     "load_edit",
     "save_edit",
     "specificity",

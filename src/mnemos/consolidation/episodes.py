@@ -180,24 +180,27 @@ class Episodes:
         ]
         return torch.cat([torch.empty(0, dtype=torch.int64), *gone])
 
-    def sample(self, rows: int, selection: Selection | None = None) -> Replayed:
+    def sample(
+        self, rows: int, selection: Selection | None = None, *, generator: torch.Generator | None = None
+    ) -> Replayed:
         """Draws experiences, with replacement.
 
         Args:
             selection: how; None is uniform.
+            generator: the chance; None is that of these episodes.
 
         Raises:
             ValueError: there is nothing to draw from.
         """
         self._columns.refresh()
-        return self._columns.take(self._draw(rows, selection or uniform()))
+        return self._columns.take(self._draw(rows, selection or uniform(), generator or self.generator))
 
-    def _draw(self, rows: int, selection: Selection) -> Int[Tensor, " rows"]:
+    def _draw(self, rows: int, selection: Selection, generator: torch.Generator) -> Int[Tensor, " rows"]:
         count = len(self._columns)
         if not count:
             raise ValueError("there are no experiences to draw from")
         if selection.weigh is None:
-            return torch.randint(count, (rows,), generator=self.generator)
+            return torch.randint(count, (rows,), generator=generator)
         version, cumulative = self._cumulative.get(selection, (-1, torch.empty(0)))
         if version != self._columns.version:
             cumulative = weights_of(selection, self._columns.traces(selection.reads_keys)).cumsum(0)
@@ -208,7 +211,7 @@ class Episodes:
             self._cumulative[selection] = self._columns.version, cumulative
         if not cumulative[-1] > 0:
             raise ValueError(f"{selection.name} gives no experience a weight above 0")
-        return drawn(cumulative, rows, self.generator)
+        return drawn(cumulative, rows, generator)
 
     def traces(self, *, keys: bool = False) -> Traces:
         """What is known of every experience, in the order in which samples number them."""

@@ -1,0 +1,90 @@
+"""Two systems that answer together: a fast store by what it resembles, a slow network by what it has
+learned."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mnemos.consolidation.episodes import Episodes
+
+System = Literal["store", "network"]
+
+
+@final
+class ComplementarySystems:
+    """Classes from a fast store and a slow network.
+
+    p(y|x) = s · p_store(y|x) + (1 − s) · p_network(y|x), where the store's part is the mean of the classes
+    of the nearest experiences, weighted by exp(−d² / (τ · d₁²)), d₁ the least of their distances: what is
+    found in the store has a say by how near it is beside the others.
+
+    Args:
+        network: inputs to the logits of classes.
+        episodes: whose targets are these classes, in a store with the euclidean metric.
+        neighbours: experiences that answer.
+        temperature: τ above 0.
+        share: s in 0 to 1, of the store.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        episodes: Episodes,
+        neighbours: int = 5,
+        temperature: float = 0.2,
+        share: float = 0.5,
+    ) -> None:
+        if neighbours < 1:
+            raise ValueError(f"neighbours must be at least 1, not {neighbours}")
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, not {temperature}")
+        if not 0 <= share <= 1:
+            raise ValueError(f"share must be 0 to 1, not {share}")
+        self.network, self.episodes = network, episodes
+        self.neighbours, self.temperature, self.share = neighbours, temperature, share
+        self.lesioned: frozenset[System] = frozenset()
+
+    @contextmanager
+    def lesion(self, *systems: System) -> Iterator[None]:
+        """Switches a system off meanwhile; nothing of it is deleted."""
+        before, self.lesioned = self.lesioned, self.lesioned | set(systems)
+        try:
+            yield
+        finally:
+            self.lesioned = before
+
+    @torch.no_grad()
+    def answer(self, inputs: Tensor, classes: int) -> Float[Tensor, "rows classes"]:
+        """The probability of each class; where both systems are switched off, all are alike.
+
+        Args:
+            classes: how many there are.
+        """
+        parts: list[tuple[float, Tensor]] = []
+        if "store" not in self.lesioned and len(self.episodes):
+            parts.append((self.share, self._recall(inputs, classes)))
+        if "network" not in self.lesioned:
+            parts.append((1 - self.share, self.network(inputs)[:, :classes].softmax(-1).cpu()))
+        weight = sum(share for share, _ in parts)
+        if not weight:  # the only system that is left has the share 0, or none is left
+            parts = [(1.0, part) for _, part in parts] or [
+                (1.0, torch.full((len(inputs), classes), 1 / classes))
+            ]
+            weight = len(parts)
+        return torch.stack([share / weight * part for share, part in parts]).sum(0)
+
+    def _recall(self, inputs: Tensor, classes: int) -> Float[Tensor, "rows classes"]:
+        episodes = self.episodes
+        if episodes.store.metric != "euclidean":
+            raise ValueError(f"the store's metric must be euclidean, not {episodes.store.metric}")
+        where = {"namespace": episodes.namespace}
+        hits = episodes.store.read(episodes.encode(inputs), min(self.neighbours, len(episodes)), where=where)
+        targets = episodes.get(hits.ids.flatten()).targets.view(hits.ids.shape)
+        squared = hits.scores.square()
+        nearest = squared[:, :1].clamp(min=torch.finfo(squared.dtype).tiny)
+        weights = (-(squared / nearest - 1) / self.temperature).softmax(1)
+        return torch.zeros(len(inputs), classes).scatter_add(1, targets, weights)
