@@ -1,10 +1,12 @@
 """From a fast memory into a slow network, and into a large one without forgetting."""
 
+from mnemos.consolidation.autoencoder import VariationalAutoencoder
 from mnemos.consolidation.complementary import ComplementarySystems
 from mnemos.consolidation.consolidator import Consolidator
 from mnemos.consolidation.distillation import LwF
 from mnemos.consolidation.episodes import Episodes
 from mnemos.consolidation.ewc import EWC
+from mnemos.consolidation.generative_model import GenerativeModel
 from mnemos.consolidation.integration import chained
 from mnemos.consolidation.letting_go import let_go
 from mnemos.consolidation.memory_aware_synapses import MAS
@@ -34,12 +36,14 @@ __all__ = [
     "DarkReplay",
     "Edit",
     "Episodes",
+    "GenerativeModel",
     "LwF",
     "Phase",
     "Replay",
     "Sleep",
     "SparseFinetuning",
     "Term",
+    "VariationalAutoencoder",
     "average_accuracy",
     "background",
     "backward_transfer",
