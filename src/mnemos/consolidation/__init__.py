@@ -7,6 +7,7 @@ from mnemos.consolidation.distillation import LwF
 from mnemos.consolidation.episodes import Episodes
 from mnemos.consolidation.ewc import EWC
 from mnemos.consolidation.generative_model import GenerativeModel
+from mnemos.consolidation.generative_replay import GenerativeReplay
 from mnemos.consolidation.integration import chained
 from mnemos.consolidation.letting_go import let_go
 from mnemos.consolidation.memory_aware_synapses import MAS
@@ -37,6 +38,7 @@ __all__ = [
     "Edit",
     "Episodes",
     "GenerativeModel",
+    "GenerativeReplay",
     "LwF",
     "Phase",
     "Replay",

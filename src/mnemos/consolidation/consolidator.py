@@ -59,6 +59,11 @@ class Consolidator:
     def attached(self) -> bool:
         return bool(self._handles)
 
+    @property
+    def share(self) -> float:
+        """Of the loss of what is new, where something is replayed beside it."""
+        return 1 / (self.contexts + 1) if self.new_share is None else self.new_share
+
     def loss(self, new: Float[Tensor, ""], inputs: Tensor) -> Float[Tensor, ""]:
         """The loss to descend: share · new + (1 − share) · the mean of what replays + what is held on top.
 
@@ -75,8 +80,7 @@ class Consolidator:
         on_top = [value for term, value in found if not term.shares and value is not None]
         total = new
         if replayed:
-            share = 1 / (self.contexts + 1) if self.new_share is None else self.new_share
-            total = share * new + (1 - share) * torch.stack(replayed).mean()
+            total = self.share * new + (1 - self.share) * torch.stack(replayed).mean()
         return torch.stack([total, *on_top]).sum()
 
     def attach(self, optimizer: Optimizer) -> None:
@@ -109,6 +113,7 @@ class Consolidator:
     def observe(self, inputs: Tensor, targets: Tensor) -> None:
         """After a step: what it was made from is remembered."""
         for term in self.terms:
+            term.new_share = self.share
             term.observe(inputs.detach(), targets.detach())
 
     def end_context(self, batches: Batches = ()) -> None:

@@ -2,13 +2,15 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mnemos.consolidation.term import Batches, Objective, Term
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def distillation(
@@ -20,10 +22,11 @@ def distillation(
 
     Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network". T² keeps the gradient's
     size when T changes; the teacher's entropy, which has no gradient, is left out by no one here, so that
-    a perfect student pays 0.
+    a perfect student pays 0. A class that the teacher rules out, with -inf, is unlearned by the student.
     """
-    students, teachers = ((one / temperature).log_softmax(-1) for one in (outputs, taught))
-    return temperature**2 * nn.functional.kl_div(students, teachers, reduction="batchmean", log_target=True)
+    students = (outputs / temperature).log_softmax(-1)
+    teachers = (taught / temperature).softmax(-1)
+    return temperature**2 * nn.functional.kl_div(students, teachers, reduction="batchmean")
 
 
 @final
@@ -83,7 +86,7 @@ class LwF(Term):
         self.taught, self.known = state["taught"].clone(), state["known"].clone()
 
 
-def frozen(model: nn.Module) -> nn.Module:
+def frozen(model: Network) -> Network:
     """A copy that never learns."""
     return copy.deepcopy(model).eval().requires_grad_(False)
 

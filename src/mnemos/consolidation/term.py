@@ -19,11 +19,14 @@ class Term:
     `name` is the term's in `Consolidator.state_dict`. `shares` says whether its loss stands beside the loss
     of what is being learned, as replay does, so that the two are averaged (see `Consolidator`), or on top
     of it, as a penalty does. `needs_steps` says whether it has to see every step of the optimiser.
+    `new_share` is what the loss of what is being learned counts in that average, 0 to 1; the consolidator
+    tells it before `observe`, for terms that teach something else beside the network.
     """
 
     name: str
     shares = False
     needs_steps = False
+    new_share = 1.0
 
     def begin(self, model: nn.Module, objective: Objective) -> None:
         """Told once, before anything else: the slow network, and what it is taught by."""
