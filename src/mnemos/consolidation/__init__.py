@@ -6,6 +6,7 @@ from mnemos.consolidation.consolidator import Consolidator
 from mnemos.consolidation.distillation import LwF
 from mnemos.consolidation.episodes import Episodes
 from mnemos.consolidation.ewc import EWC
+from mnemos.consolidation.feedback import FeedbackNetwork, FeedbackReplay
 from mnemos.consolidation.generative_model import GenerativeModel
 from mnemos.consolidation.generative_replay import GenerativeReplay
 from mnemos.consolidation.integration import chained
@@ -37,6 +38,8 @@ __all__ = [
     "DarkReplay",
     "Edit",
     "Episodes",
+    "FeedbackNetwork",
+    "FeedbackReplay",
     "GenerativeModel",
     "GenerativeReplay",
     "LwF",
