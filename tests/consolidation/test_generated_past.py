@@ -11,6 +11,7 @@ from mnemos.consolidation import (
     Consolidator,
     FeedbackNetwork,
     FeedbackReplay,
+    GenerativeClassifier,
     GenerativeReplay,
     VariationalAutoencoder,
 )
@@ -32,7 +33,7 @@ def learn(consolidator: Consolidator, objective: Callable[[Tensor, Tensor], Tens
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     for context in range(2):
-        for _ in range(150):
+        for _ in range(120):
             targets = torch.randint(2, (32,), generator=generator) + 2 * context
             inputs = bars(targets, generator)
             loss = consolidator.loss(objective(inputs, targets), inputs)
@@ -77,3 +78,9 @@ def test_replay_through_feedback() -> None:
         return cross_entropy(network(inputs), targets) + network.loss(inputs)
 
     assert min(learn(consolidator, objective)) >= 0.9
+
+
+def test_the_generative_classifier() -> None:
+    torch.manual_seed(0)
+    network = GenerativeClassifier([VariationalAutoencoder(64, (16,), 2) for _ in range(4)], samples=10)
+    assert min(learn(Consolidator(network, []), network.loss)) >= 0.9

@@ -7,6 +7,7 @@ from mnemos.consolidation.distillation import LwF
 from mnemos.consolidation.episodes import Episodes
 from mnemos.consolidation.ewc import EWC
 from mnemos.consolidation.feedback import FeedbackNetwork, FeedbackReplay
+from mnemos.consolidation.generative_classifier import GenerativeClassifier
 from mnemos.consolidation.generative_model import GenerativeModel
 from mnemos.consolidation.generative_replay import GenerativeReplay
 from mnemos.consolidation.integration import chained
@@ -40,6 +41,7 @@ __all__ = [
     "Episodes",
     "FeedbackNetwork",
     "FeedbackReplay",
+    "GenerativeClassifier",
     "GenerativeModel",
     "GenerativeReplay",
     "LwF",
