@@ -158,6 +158,11 @@ class Catalogue:
                 raise StoreError(f"{self.path.parent} was made with {name} {kept!r}, not {given!r}")
         return own[0], own[1]
 
+    def commits(self) -> int:
+        """How many changes there have been, of all processes: one statement, which is a transaction."""
+        with _translated(self.path):
+            return self.connection.execute("SELECT commits FROM state").fetchone()[0]
+
     def _pragma(self, name: str) -> Any:
         return self.connection.execute(f"PRAGMA {name}").fetchone()[0]
 

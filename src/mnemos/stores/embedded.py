@@ -112,8 +112,9 @@ class EmbeddedStore(Store):
 
     @property
     def revision(self) -> int:
-        with self._reading():
-            return self._directory.commits
+        with self._lock:
+            self._check_open()
+            return self._catalogue.commits()
 
     # --- changing ---------------------------------------------------------------------------------
 
