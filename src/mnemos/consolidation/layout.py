@@ -74,12 +74,11 @@ class Layout:
 
     def column(self, packed: UInt8[Tensor, "rows bytes"], name: str) -> Tensor:
         """One field."""
-        field, start = self.fields[name], self._starts[name]
-        part = packed[:, start : start + field.size]
-        width = field.dtype.itemsize
+        field, start, width = self.fields[name], self._starts[name], self.fields[name].dtype.itemsize
         if packed.shape[1] % width or packed.storage_offset() % width:
-            part = part.contiguous()
-        return part.view(field.dtype).view(len(packed), *field.shape)
+            packed, start = packed[:, start : start + field.size].contiguous(), 0
+        part = packed.view(field.dtype).narrow(1, start // width, field.size // width)
+        return part if len(field.shape) == 1 else part.view(len(packed), *field.shape)
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` makes a layout of again."""
