@@ -1,5 +1,6 @@
 """A copy in RAM of one namespace of a store, kept as new as the store is."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from mnemos.stores.base import Store
 CLASS = "class"  # the metadata by which experiences of a class are found
 LAYOUT = "layout"  # the namespace beside, whose one record says what a row of bytes means
 PART = 4096  # records that are read at a time
+_versions = itertools.count()  # of all columns: no two share one
 
 
 class Replayed(NamedTuple):
@@ -35,7 +37,7 @@ class Columns:
     def __init__(self, store: Store, namespace: str) -> None:
         self.store, self.namespace = store, namespace
         self.layout: Layout | None = None
-        self.version = 0
+        self.version = next(_versions)
         self._revision = -1
         self._count = 0
         self._ids = torch.empty(0, dtype=torch.int64)
@@ -69,7 +71,7 @@ class Columns:
         if self.layout is None:
             self.layout = self._read_layout()
         order = self.ids.clone()
-        self._count, self.version = 0, self.version + 1
+        self._count, self.version = 0, next(_versions)
         for ids in self.store.ids({"namespace": self.namespace}).split(PART):
             records = self.store.get(ids)
             groups = torch.tensor([(one or {}).get(CLASS, -1) for one in records.metadata])
@@ -94,7 +96,7 @@ class Columns:
         order = ranks.argsort(stable=True)
         for column in (self._ids, self._groups, self._strength, self._values):
             column[: self._count] = column[: self._count][order]
-        self.version += 1
+        self.version = next(_versions)
 
     def write(
         self,
@@ -130,7 +132,7 @@ class Columns:
 
     def _own(self, changes: int) -> None:
         """A change of ours: if the revision shows another's as well, everything is read again."""
-        self.version += 1
+        self.version = next(_versions)
         revision = self.store.revision
         self._revision = revision if revision == self._revision + changes else -1
 
@@ -165,7 +167,9 @@ class Columns:
         """Copies of the experiences there."""
         assert self.layout is not None  # where there is a place, something was written
         fields = self.layout.unpack(self._values.index_select(0, places))
-        return Replayed(self._ids[places], fields.pop("inputs"), fields.pop("targets"), fields)
+        return Replayed(
+            self._ids.index_select(0, places), fields.pop("inputs"), fields.pop("targets"), fields
+        )
 
     def traces(self, keys: bool) -> Traces:
         """What is known of every experience, place by place."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mnemos.consolidation.columns import CLASS, Columns, Replayed
 from mnemos.consolidation.layout import Layout
+from mnemos.consolidation.priorities import Prioritised
 from mnemos.consolidation.selection import Selection, Traces, drawn, uniform, weights_of
 from mnemos.retention.policy import Policy, least_surprising
 from mnemos.stores.base import Store
@@ -181,7 +182,11 @@ class Episodes:
         return torch.cat([torch.empty(0, dtype=torch.int64), *gone])
 
     def sample(
-        self, rows: int, selection: Selection | None = None, *, generator: torch.Generator | None = None
+        self,
+        rows: int,
+        selection: Selection | Prioritised | None = None,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Replayed:
         """Draws experiences, with replacement.
 
@@ -195,10 +200,14 @@ class Episodes:
         self._columns.refresh()
         return self._columns.take(self._draw(rows, selection or uniform(), generator or self.generator))
 
-    def _draw(self, rows: int, selection: Selection, generator: torch.Generator) -> Int[Tensor, " rows"]:
+    def _draw(
+        self, rows: int, selection: Selection | Prioritised, generator: torch.Generator
+    ) -> Int[Tensor, " rows"]:
         count = len(self._columns)
         if not count:
             raise ValueError("there are no experiences to draw from")
+        if isinstance(selection, Prioritised):
+            return selection.draw(self._columns.ids, self._columns.version, rows, generator)
         if selection.weigh is None:
             return torch.randint(count, (rows,), generator=generator)
         version, cumulative = self._cumulative.get(selection, (-1, torch.empty(0)))

@@ -144,7 +144,13 @@ def drawn(
     Args:
         cumulative: sums of the weights up to and with each, the last above 0.
     """
-    spots = torch.rand(rows, dtype=torch.float64, generator=generator) * cumulative[-1]
+    return found(cumulative, torch.rand(rows, dtype=torch.float64, generator=generator))
+
+
+def found(
+    cumulative: Float64[Tensor, " experiences"], fractions: Float64[Tensor, " rows"]
+) -> Int[Tensor, " rows"]:
+    """Positions where fractions, 0 to 1, of the whole weight lie."""
     # To the right of equal sums: what has no weight is never drawn, nor anything past the end by rounding.
     last = torch.searchsorted(cumulative, cumulative[-1:])
-    return torch.searchsorted(cumulative, spots, right=True).minimum(last)
+    return torch.searchsorted(cumulative, fractions * cumulative[-1], right=True).minimum(last)
