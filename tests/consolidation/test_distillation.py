@@ -73,7 +73,7 @@ def test_targets_that_are_no_classes() -> None:
     consolidator = Consolidator(network(), [term], nn.functional.mse_loss)
     consolidator.observe(torch.randn(3, 4), torch.randn(3, 5))
     consolidator.end_context()
-    assert not len(term.known)
+    assert not len(term.teacher.known)
     assert term.loss(torch.randn(3, 4), attached=False) is not None
 
 

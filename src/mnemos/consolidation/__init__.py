@@ -6,6 +6,7 @@ from mnemos.consolidation.consolidator import Consolidator
 from mnemos.consolidation.distillation import LwF
 from mnemos.consolidation.episodes import Episodes
 from mnemos.consolidation.ewc import EWC
+from mnemos.consolidation.exemplars import ICaRL, NearestMean, herding
 from mnemos.consolidation.feedback import FeedbackNetwork, FeedbackReplay
 from mnemos.consolidation.generative_classifier import GenerativeClassifier
 from mnemos.consolidation.generative_model import GenerativeModel
@@ -45,7 +46,9 @@ __all__ = [
     "GenerativeClassifier",
     "GenerativeModel",
     "GenerativeReplay",
+    "ICaRL",
     "LwF",
+    "NearestMean",
     "Phase",
     "Prioritised",
     "Replay",
@@ -59,6 +62,7 @@ __all__ = [
     "chained",
     "forgetting",
     "forward_transfer",
+    "herding",
     "let_go",
     "load_edit",
     "save_edit",

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mnemos.consolidation.term import Batches, Objective, Term
+from mnemos.consolidation.term import Batches, Term
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -30,6 +30,34 @@ def distillation(
 
 
 @final
+class Teacher:
+    """The network as it was when the last context ended, and which of its outputs had been taught by then."""
+
+    def __init__(self) -> None:
+        self.network: nn.Module | None = None  # None before a context has ended
+        self.taught = torch.zeros(0, dtype=torch.bool)  # outputs seen as targets so far
+        self.known = self.taught  # the same, when the last context ended
+
+    def observe(self, targets: Tensor) -> None:
+        self.taught = seen(self.taught, targets)
+
+    def end_context(self, model: nn.Module) -> None:
+        """From now on this is what it knows."""
+        self.network, self.known = frozen(model), self.taught
+
+    def state_dict(self) -> dict[str, Any]:
+        network = self.network.state_dict() if self.network else None
+        return {"teacher": network, "taught": self.taught, "known": self.known}
+
+    def load_state_dict(self, state: Mapping[str, Any], model: nn.Module) -> None:
+        self.network = None
+        if state["teacher"] is not None:
+            self.network = frozen(model)
+            self.network.load_state_dict(state["teacher"])
+        self.taught, self.known = state["taught"].clone(), state["known"].clone()
+
+
+@final
 class LwF(Term):
     """The new inputs are answered as the network answered them when the last context ended.
 
@@ -48,42 +76,30 @@ class LwF(Term):
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, not {temperature}")
         self.temperature = temperature
-        self.teacher: nn.Module | None = None
-        self.taught = torch.zeros(0, dtype=torch.bool)  # outputs seen as targets so far
-        self.known = self.taught  # the same, when the last context ended
-
-    def begin(self, model: nn.Module, objective: Objective) -> None:
-        super().begin(model, objective)
-        self._template = model
+        self.teacher = Teacher()
 
     def loss(self, inputs: Tensor, *, attached: bool) -> Float[Tensor, ""] | None:
-        if self.teacher is None:
+        if self.teacher.network is None:
             return None
         with torch.no_grad():
-            taught = self.teacher(inputs)
+            taught = self.teacher.network(inputs)
         outputs = self.model(inputs)
-        if len(self.known):
-            known = self.known.nonzero().squeeze(1)
+        if len(self.teacher.known):
+            known = self.teacher.known.nonzero().squeeze(1)
             outputs, taught = outputs[..., known], taught[..., known]
         return distillation(outputs, taught, self.temperature)
 
     def observe(self, inputs: Tensor, targets: Tensor) -> None:
-        self.taught = seen(self.taught, targets)
+        self.teacher.observe(targets)
 
     def end_context(self, batches: Batches) -> None:
-        self.teacher = frozen(self.model)
-        self.known = self.taught
+        self.teacher.end_context(self.model)
 
     def state_dict(self) -> dict[str, Any]:
-        teacher = self.teacher.state_dict() if self.teacher else None
-        return {"teacher": teacher, "taught": self.taught, "known": self.known}
+        return self.teacher.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.teacher = None
-        if state["teacher"] is not None:
-            self.teacher = frozen(self.model)
-            self.teacher.load_state_dict(state["teacher"])
-        self.taught, self.known = state["taught"].clone(), state["known"].clone()
+        self.teacher.load_state_dict(state, self.model)
 
 
 def frozen(model: Network) -> Network:

@@ -76,6 +76,12 @@ class Episodes:
         return len(self._columns)
 
     @property
+    def version(self) -> int:
+        """Another number whenever the experiences have changed, or their order."""
+        self._columns.refresh()
+        return self._columns.version
+
+    @property
     def layout(self) -> Layout | None:
         """What an experience looks like; None before the first."""
         self._columns.refresh()

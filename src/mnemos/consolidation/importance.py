@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mnemos.consolidation.term import Batches, trained
+from mnemos.consolidation.term import Batches, evaluated, trained
 
 Importance = dict[str, Tensor]
 Fisher = Literal["exact", "sampled", "empirical", "batched"]
@@ -93,7 +93,7 @@ def mean_power(model: nn.Module, batches: Batches, score: Score, power: int) -> 
     """
     totals = {name: torch.zeros_like(one) for name, one in trained(model).items()}
     rows = 0
-    with _evaluated(model), torch.enable_grad():
+    with evaluated(model), torch.enable_grad():
         for inputs, targets in batches:
             with _watched(model) as seen:
                 outputs = model(inputs)
@@ -171,7 +171,7 @@ def _of_batches(model: nn.Module, batches: Batches, outputs: Callable[[Tensor], 
     weights = trained(model)
     totals = {name: torch.zeros_like(one) for name, one in weights.items()}
     count = 0
-    with _evaluated(model), torch.enable_grad():
+    with evaluated(model), torch.enable_grad():
         for inputs, targets in batches:
             loss = nn.functional.cross_entropy(outputs(model(inputs)), targets)
             gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
@@ -182,15 +182,3 @@ def _of_batches(model: nn.Module, batches: Batches, outputs: Callable[[Tensor], 
     if not count:
         raise ValueError("batches must hold at least one example")
     return {name: total / count for name, total in totals.items()}
-
-
-@contextlib.contextmanager
-def _evaluated(model: nn.Module) -> Iterator[None]:
-    """As in `eval()`, module by module, and then as it was."""
-    were = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in were:
-            module.training = training

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mnemos.consolidation.episodes import Episodes
 from mnemos.consolidation.selection import Selection
-from mnemos.consolidation.term import Batches, Term
+from mnemos.consolidation.term import Batches, Term, evaluated
 
 
 class Rehearsal(Term):
@@ -101,10 +101,8 @@ class DarkReplay(Rehearsal):
 
     @torch.no_grad()
     def encode(self, inputs: Tensor, targets: Tensor) -> None:
-        training = self.model.training
-        self.model.eval()
-        outputs = self.model(inputs)
-        self.model.train(training)
+        with evaluated(self.model):
+            outputs = self.model(inputs)
         self.episodes.write(inputs, targets, outputs=outputs)
 
     def loss(self, inputs: Tensor, *, attached: bool) -> Float[Tensor, ""] | None:

@@ -1,6 +1,7 @@
 """What every way of holding a network to what it knew is."""
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from jaxtyping import Float
@@ -72,3 +73,15 @@ class Term:
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that learn, by name."""
     return {name: one for name, one in model.named_parameters() if one.requires_grad}
+
+
+@contextlib.contextmanager
+def evaluated(model: nn.Module) -> Iterator[None]:
+    """As in `eval()`, module by module, and then as it was."""
+    were = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in were:
+            module.training = training
