@@ -190,7 +190,7 @@ def test_goes_on_bit_for_bit() -> None:
     term = consolidator.terms[0]
     assert isinstance(term, ICaRL)
     state = consolidator.state_dict()
-    again = ICaRL(Episodes(term.episodes.store, 40, balanced=True, seed=7), model[:-1], rows=16)
+    again = ICaRL(Episodes(term.episodes.store, 40, balanced=True, seed=7), model[:-1], rows=20)
     other = Consolidator(model, [again])
     other.load_state_dict(state)
     with torch.no_grad():
