@@ -1,5 +1,6 @@
 """From a fast memory into a slow network, and into a large one without forgetting."""
 
+from mnemos.consolidation.analytic import AnalyticReadout, RandomFeatures
 from mnemos.consolidation.autoencoder import VariationalAutoencoder
 from mnemos.consolidation.complementary import ComplementarySystems
 from mnemos.consolidation.consolidator import Consolidator
@@ -35,6 +36,7 @@ __all__ = [
     "EWC",
     "MAS",
     "SI",
+    "AnalyticReadout",
     "Background",
     "ComplementarySystems",
     "Consolidator",
@@ -51,6 +53,7 @@ __all__ = [
     "NearestMean",
     "Phase",
     "Prioritised",
+    "RandomFeatures",
     "Replay",
     "Sleep",
     "SparseFinetuning",
