@@ -66,7 +66,8 @@ class ComplementarySystems:
         """
         parts: list[tuple[float, Tensor]] = []
         if "store" not in self.lesioned and len(self.episodes):
-            parts.append((self.share, self._recall(inputs, classes)))
+            found = recall(self.episodes, inputs, classes, self.neighbours, self.temperature)
+            parts.append((self.share, found))
         if "network" not in self.lesioned:
             parts.append((1 - self.share, self.network(inputs)[:, :classes].softmax(-1).cpu()))
         weight = sum(share for share, _ in parts)
@@ -77,14 +78,23 @@ class ComplementarySystems:
             weight = len(parts)
         return torch.stack([share / weight * part for share, part in parts]).sum(0)
 
-    def _recall(self, inputs: Tensor, classes: int) -> Float[Tensor, "rows classes"]:
-        episodes = self.episodes
-        if episodes.store.metric != "euclidean":
-            raise ValueError(f"the store's metric must be euclidean, not {episodes.store.metric}")
-        where = {"namespace": episodes.namespace}
-        hits = episodes.store.read(episodes.encode(inputs), min(self.neighbours, len(episodes)), where=where)
-        targets = episodes.get(hits.ids.flatten()).targets.view(hits.ids.shape)
-        squared = hits.scores.square()
-        nearest = squared[:, :1].clamp(min=torch.finfo(squared.dtype).tiny)
-        weights = (-(squared / nearest - 1) / self.temperature).softmax(1)
-        return torch.zeros(len(inputs), classes).scatter_add(1, targets, weights)
+
+def recall(
+    episodes: Episodes, inputs: Tensor, classes: int, neighbours: int = 5, temperature: float = 0.2
+) -> Float[Tensor, "rows classes"]:
+    """What a fast store alone answers: the probability of each class; see `ComplementarySystems`.
+
+    Raises:
+        ValueError: the store has no experiences, or its metric is not euclidean.
+    """
+    if episodes.store.metric != "euclidean":
+        raise ValueError(f"the store's metric must be euclidean, not {episodes.store.metric}")
+    if not len(episodes):
+        raise ValueError("there are no experiences to answer from")
+    where = {"namespace": episodes.namespace}
+    hits = episodes.store.read(episodes.encode(inputs), min(neighbours, len(episodes)), where=where)
+    targets = episodes.get(hits.ids.flatten()).targets.view(hits.ids.shape)
+    squared = hits.scores.square()
+    nearest = squared[:, :1].clamp(min=torch.finfo(squared.dtype).tiny)
+    weights = (-(squared / nearest - 1) / temperature).softmax(1)
+    return torch.zeros(len(inputs), classes).scatter_add(1, targets, weights)

@@ -41,6 +41,7 @@ _FILES = {
     "sam": "sam",
     "sdm": "sdm",
     "sparse-memory-finetuning": "sparse_finetuning",
+    "split-mnist": "split_mnist",
     "state-space": "state_space",
     "store-faults": "store_faults",
     "titans": "titans",
