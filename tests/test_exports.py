@@ -29,7 +29,7 @@ ALLOWED = {
     "snapshot": {"tree", "retention", "memories"},
     "testing": FOUNDATION,
     "tasks": set(),
-    "consolidation": FOUNDATION,
+    "consolidation": FOUNDATION | {"progress"},
     "models": FOUNDATION | {"tasks"},
     "training": FOUNDATION | {"tasks", "models", "progress"},
     "studies": NETWORKS | {"testing", "report"},
