@@ -11,6 +11,7 @@ from mnemos.studies.study import Outcome, Study
 __all__ = ["Advance", "Outcome", "Study", "load", "names", "run"]
 
 _FILES = {
+    "ab-ac": "ab_ac",
     "atlas": "atlas",
     "attach": "attach",
     "compressive-transformer": "compressive",

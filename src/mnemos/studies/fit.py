@@ -50,6 +50,13 @@ def fit(
     return steps
 
 
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """One step, for loops that do more than `fit`."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
 def mean(values: Iterable[Tensor]) -> float:
     """The average of numbers that batches gave, without a gradient."""
     return torch.stack([value.detach() for value in values]).double().mean().item()
