@@ -37,6 +37,7 @@ _FILES = {
     "mqar": "mqar",
     "ntm": "ntm",
     "ntm-tasks": "ntm_tasks",
+    "penguin": "penguin",
     "product-key": "product_key",
     "recurrent-memory": "recurrent_memory",
     "sam": "sam",
