@@ -42,6 +42,7 @@ _FILES = {
     "recurrent-memory": "recurrent_memory",
     "sam": "sam",
     "sdm": "sdm",
+    "similarity-weighted-replay": "similarity_weighted_replay",
     "sparse-memory-finetuning": "sparse_finetuning",
     "split-mnist": "split_mnist",
     "state-space": "state_space",
