@@ -42,6 +42,7 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/test_time_memory.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/atlas.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/state_space.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/replay.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

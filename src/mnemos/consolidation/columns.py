@@ -105,7 +105,7 @@ class Columns:
         values: UInt8[Tensor, "rows bytes"],
         groups: Int[Tensor, " rows"],
         strength: Float[Tensor, " rows"],
-        metadata: Sequence[Mapping[str, Any]],
+        metadata: Sequence[Mapping[str, Any] | None],
     ) -> Int[Tensor, " rows"]:
         """Writes to the store, and then here."""
         if not len(values):

@@ -122,15 +122,16 @@ class Episodes:
             )
         if strength is None:
             strength = torch.rand(len(values), dtype=torch.float64, generator=self.generator)
-        described = (
-            [dict(one) for one in metadata] if metadata is not None else [{} for _ in range(len(values))]
-        )
+        described: list[Mapping[str, Any] | None]
+        described = [None] * len(values) if metadata is None else [dict(one) for one in metadata]
         if len(strength) != len(values) or len(described) != len(values):
             raise ValueError(f"strength and metadata must be of {len(values)} experiences")
         if groups is None:
             groups = torch.full((len(values),), -1)
         else:
-            described = [one | {CLASS: group} for one, group in zip(described, groups.tolist(), strict=True)]
+            described = [
+                {**(one or {}), CLASS: group} for one, group in zip(described, groups.tolist(), strict=True)
+            ]
         staying = self._staying(groups, strength.double())
         ids = self._columns.write(
             layout,
