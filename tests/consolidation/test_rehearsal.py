@@ -4,7 +4,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import mnemos
-from mnemos.consolidation import AGEM, Consolidator, DarkReplay, Episodes, Replay
+from mnemos.consolidation import (
+    AGEM,
+    Consolidator,
+    DarkReplay,
+    Episodes,
+    Prioritised,
+    PrioritisedReplay,
+    Replay,
+)
+
+Made = type[Replay | PrioritisedReplay | DarkReplay | AGEM]
 
 
 def episodes(capacity: int | None = None) -> Episodes:
@@ -114,8 +124,30 @@ def test_a_gem_without_memory_is_plain_training() -> None:
     assert torch.equal(*found)
 
 
-@pytest.mark.parametrize("make", [Replay, DarkReplay, AGEM])
-def test_goes_on_bit_for_bit(make: type[Replay | DarkReplay | AGEM], tmp_path: object) -> None:
+def test_what_was_answered_worst_comes_back_most() -> None:
+    """In proportion to its loss; and with all corrected, the gradient is again that of joint training."""
+    model, (inputs, targets) = network(), data()
+    term = PrioritisedReplay(episodes(), 20_000, Prioritised(1.0, floor=0.0), correction=1.0)
+    consolidator = Consolidator(model, [term], new_share=0.0)
+    assert consolidator.loss(torch.zeros(()), inputs) == 0
+    consolidator.observe(inputs, targets)
+    consolidator.loss(torch.zeros(()), inputs)  # all are drawn alike, and their losses become known
+    losses = cross_entropy(model(inputs), targets, reduction="none").detach()
+    state = term.episodes.state_dict()
+    batch = term.episodes.sample(20_000, term.priorities)
+    shares = (batch.ids - batch.ids.min()).bincount(minlength=12) / 20_000
+    torch.testing.assert_close(shares, losses / losses.sum(), rtol=0, atol=2e-4)
+    term.episodes.load_state_dict(state)
+    consolidator.loss(torch.zeros(()), inputs).backward()
+    joint = torch.autograd.grad(cross_entropy(model(inputs), targets), model.weight)[0]
+    assert model.weight.grad is not None
+    # Importance weights are divided by their greatest, which makes the gradient smaller and nothing else.
+    scale = losses.min() / losses.mean()
+    torch.testing.assert_close(model.weight.grad, scale * joint, rtol=0.01, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [Replay, PrioritisedReplay, DarkReplay, AGEM])
+def test_goes_on_bit_for_bit(make: Made, tmp_path: object) -> None:
     """From a state in the middle, on the same store, in other objects."""
     inputs, targets = data(40)
     with mnemos.open(f"{tmp_path}/episodes") as store:
@@ -136,9 +168,7 @@ def test_goes_on_bit_for_bit(make: type[Replay | DarkReplay | AGEM], tmp_path: o
     assert torch.equal(*ends)
 
 
-def begin(
-    make: type[Replay | DarkReplay | AGEM], store: Episodes
-) -> tuple[nn.Linear, torch.optim.Optimizer, Consolidator]:
+def begin(make: Made, store: Episodes) -> tuple[nn.Linear, torch.optim.Optimizer, Consolidator]:
     model = network()
     consolidator = Consolidator(model, [make(store, rows=4)], new_share=0.5)
     mover = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -165,6 +195,8 @@ def test_refused() -> None:
         Replay(episodes(), rows=0)
     with pytest.raises(ValueError, match="again must be 0 or more, not -1"):
         DarkReplay(episodes(), again=-1.0)
+    with pytest.raises(ValueError, match="correction must be 0 to 1, not 2"):
+        PrioritisedReplay(episodes(), correction=2.0)
     with pytest.raises(ValueError, match="new_share must be 0 to 1, or None, not 2"):
         Consolidator(network(), [], new_share=2.0)
     with pytest.raises(RuntimeError, match="a-gem must see every step"):

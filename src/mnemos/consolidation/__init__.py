@@ -17,7 +17,7 @@ from mnemos.consolidation.letting_go import let_go
 from mnemos.consolidation.memory_aware_synapses import MAS
 from mnemos.consolidation.metrics import average_accuracy, backward_transfer, forgetting, forward_transfer
 from mnemos.consolidation.priorities import Prioritised
-from mnemos.consolidation.rehearsal import AGEM, DarkReplay, Replay
+from mnemos.consolidation.rehearsal import AGEM, DarkReplay, PrioritisedReplay, Replay
 from mnemos.consolidation.sleep import Phase, Sleep
 from mnemos.consolidation.sparse_finetuning import (
     Background,
@@ -53,6 +53,7 @@ __all__ = [
     "NearestMean",
     "Phase",
     "Prioritised",
+    "PrioritisedReplay",
     "RandomFeatures",
     "Replay",
     "Sleep",
