@@ -235,6 +235,7 @@ def draw(measured: Mapping[str, Any]) -> "Drawing":
                 }
                 panel.plot(list(shares), list(shares.values()), color=colour, marker="o", markersize=3)
                 if name == "old_drop":
+                    panel.set_ylim(0)
                     label(panel, max(shares), shares[max(shares)], text, colour)
             panel.axvline(BUDGET, color=FAINT, linewidth=1.2)
             panel.set_xscale("log", base=2)
