@@ -64,9 +64,20 @@ def test_the_nearer_the_more() -> None:
     torch.testing.assert_close(*answers)
 
 
+def test_what_lies_out_of_reach_is_left_to_the_network() -> None:
+    """Unless there is none: then the store guesses."""
+    both, _, _ = systems(share=1.0)
+    near = ComplementarySystems(both.network, both.episodes, neighbours=3, share=1.0, reach=0.5)
+    asked = torch.tensor([[4.0, 4.0], [4.0, 4.2], [4.0, 40.0]])
+    torch.testing.assert_close(near.answer(asked, 4)[:2], both.answer(asked, 4)[:2])
+    torch.testing.assert_close(near.answer(asked, 4)[2], torch.eye(4)[3])
+    with near.lesion("network"), both.lesion("network"):
+        torch.testing.assert_close(near.answer(asked, 4), both.answer(asked, 4))
+
+
 def test_refused() -> None:
     both, inputs, _ = systems()
-    for name, value in (("neighbours", 0), ("temperature", 0.0), ("share", 1.5)):
+    for name, value in (("neighbours", 0), ("temperature", 0.0), ("share", 1.5), ("reach", -1.0)):
         with pytest.raises(ValueError, match=f"{name} must be"):
             ComplementarySystems(both.network, both.episodes, **{name: value})  # type: ignore[arg-type]
     episodes = Episodes(mnemos.open(":memory:"))

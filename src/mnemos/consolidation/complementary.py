@@ -1,6 +1,7 @@
 """Two systems that answer together: a fast store by what it resembles, a slow network by what it has
 learned."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, final
@@ -28,6 +29,8 @@ class ComplementarySystems:
         neighbours: experiences that answer.
         temperature: τ above 0.
         share: s in 0 to 1, of the store.
+        reach: how far away the nearest experience may lie for the store to have a say; beyond it the network
+            answers by itself. Without a limit a store that has never met the like still guesses.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class ComplementarySystems:
         neighbours: int = 5,
         temperature: float = 0.2,
         share: float = 0.5,
+        reach: float = math.inf,
     ) -> None:
         if neighbours < 1:
             raise ValueError(f"neighbours must be at least 1, not {neighbours}")
@@ -44,8 +48,10 @@ class ComplementarySystems:
             raise ValueError(f"temperature must be above 0, not {temperature}")
         if not 0 <= share <= 1:
             raise ValueError(f"share must be 0 to 1, not {share}")
+        if not reach >= 0:
+            raise ValueError(f"reach must be 0 or more, not {reach}")
         self.network, self.episodes = network, episodes
-        self.neighbours, self.temperature, self.share = neighbours, temperature, share
+        self.neighbours, self.temperature, self.share, self.reach = neighbours, temperature, share, reach
         self.lesioned: frozenset[System] = frozenset()
 
     @contextmanager
@@ -64,19 +70,16 @@ class ComplementarySystems:
         Args:
             classes: how many there are.
         """
-        parts: list[tuple[float, Tensor]] = []
-        if "store" not in self.lesioned and len(self.episodes):
-            found = recall(self.episodes, inputs, classes, self.neighbours, self.temperature)
-            parts.append((self.share, found))
+        network = None
         if "network" not in self.lesioned:
-            parts.append((1 - self.share, self.network(inputs)[:, :classes].softmax(-1).cpu()))
-        weight = sum(share for share, _ in parts)
-        if not weight:  # the only system that is left has the share 0, or none is left
-            parts = [(1.0, part) for _, part in parts] or [
-                (1.0, torch.full((len(inputs), classes), 1 / classes))
-            ]
-            weight = len(parts)
-        return torch.stack([share / weight * part for share, part in parts]).sum(0)
+            network = self.network(inputs)[:, :classes].softmax(-1).cpu()
+        if "store" in self.lesioned or not len(self.episodes):
+            return torch.full((len(inputs), classes), 1 / classes) if network is None else network
+        store, distance = _found(self.episodes, inputs, classes, self.neighbours, self.temperature)
+        if network is None:
+            return store
+        share = self.share * (distance <= self.reach)
+        return share * store + (1 - share) * network
 
 
 def recall(
@@ -87,6 +90,13 @@ def recall(
     Raises:
         ValueError: the store has no experiences, or its metric is not euclidean.
     """
+    return _found(episodes, inputs, classes, neighbours, temperature)[0]
+
+
+def _found(
+    episodes: Episodes, inputs: Tensor, classes: int, neighbours: int, temperature: float
+) -> tuple[Float[Tensor, "rows classes"], Float[Tensor, "rows 1"]]:
+    """The probability of each class, and how far away the nearest experience lies."""
     if episodes.store.metric != "euclidean":
         raise ValueError(f"the store's metric must be euclidean, not {episodes.store.metric}")
     if not len(episodes):
@@ -97,4 +107,4 @@ def recall(
     squared = hits.scores.square()
     nearest = squared[:, :1].clamp(min=torch.finfo(squared.dtype).tiny)
     weights = (-(squared / nearest - 1) / temperature).softmax(1)
-    return torch.zeros(len(inputs), classes).scatter_add(1, targets, weights)
+    return torch.zeros(len(inputs), classes).scatter_add(1, targets, weights), hits.scores[:, :1]
