@@ -196,10 +196,10 @@ def draw(measured: Mapping[str, Any]) -> "Drawing":
     from mnemos.report.drawing import FAINT, INK, TUNED, WITH, WITHOUT, curve, drawing
 
     named = {
-        "all_kept": (WITHOUT, "all is kept"),
-        "answered": (TUNED, "what is answered goes"),
-        "confident": (INK, "what is sure goes"),
-        "dreaming": (WITH, "the same, with dreams"),
+        "all_kept": (WITHOUT, "all kept"),
+        "answered": (TUNED, "answered goes"),
+        "confident": (INK, "sure goes"),
+        "dreaming": (WITH, "and dreams"),
     }
     with drawing(height=3.0, columns=3) as (figure, [cycles, store, days]):
         kept = measured["arms"]["all_kept"]
@@ -216,13 +216,15 @@ def draw(measured: Mapping[str, Any]) -> "Drawing":
         for name, (colour, text) in named.items():
             curve(store, measured["arms"][name]["left"], "", colour)
             curve(days, measured["arms"][name]["days_later"], "", colour)
-            store.lines[-1].set_label(text)
+            days.lines[-1].set_label(text)
         store.set_title("in the store")
-        store.legend(frameon=False, loc="center", bbox_to_anchor=(0.5, 0.55))
         days.set_title("answered by both")
+        days.legend(frameon=False, loc="center left", bbox_to_anchor=(0, 0.56))
         for panel, text in ((cycles, "cycles of sleep"), (store, "cycles of sleep"), (days, "days later")):
             panel.set_xlabel(text)
             panel.set_ylim(-4, 104)
+        for panel in (cycles, store):
+            panel.set_xticks(range(0, CYCLES + 1, 2))
     return figure
 
 

@@ -1,8 +1,9 @@
 """Six presentations are remembered longer if they are apart: where writing is gated by surprise.
 
-An experience that is written with the same strength each time it is met has no spacing effect. A strength
-that fades as exp(−t / τ) amounts, over all nights to come, to τ nights' worth of replay, whenever it was
-written; six of them are six of these, near or apart, and those that came last are better remembered.
+An experience that is written with the same strength each time it is met has no spacing effect, or a small
+one. A strength that fades as exp(−t / τ) amounts, over all nights to come, to τ nights' worth of replay,
+whenever it was written; six of them are six of these, near or apart, and those that came last are better
+remembered. But those that come at once share the replays of the same nights.
 
 Gated by surprise a trace is written with the strength of what neither system predicts, (1 − p_store) (1 −
 p_network) for the response that comes. Six presentations in a row are then hardly more than one, and each
