@@ -2,7 +2,7 @@
 
 import typer
 
-from mnemos.cli import demo, generation, language, stores, stories, studies, training
+from mnemos.cli import demo, generation, language, sleeping, stores, stories, studies, training
 
 app = typer.Typer(
     name="mnemos",
@@ -12,5 +12,5 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help, so that docs/commands.md can hold the same text
     pretty_exceptions_show_locals=False,
 )
-for group in (training, language, generation, stories, stores, studies, demo):
+for group in (training, language, sleeping, generation, stories, stores, studies, demo):
     group.register(app)

@@ -56,7 +56,7 @@ def train(
     Run again, it goes on from where it was stopped.
     """
     with answering(json) as terminal:
-        documents = _documents(files)
+        documents = documents_of(files)
         import torch
 
         from mnemos.models.hybrid import hybrid
@@ -111,7 +111,7 @@ def read(
     comes: by the model alone, and with what was read before.
     """
     with answering(json) as terminal:
-        documents = _documents(files)
+        documents = documents_of(files)
         from mnemos.models.checkpoint import load_model
         from mnemos.models.reading import read_all, totals
         from mnemos.models.tuning import load_mixture
@@ -119,7 +119,7 @@ def read(
         language_model = load_model(model)
         mixture = load_mixture(model, language_model.model.width) if score else None
         with (
-            _memory(store, language_model) as memory,
+            memory_of(store, language_model) as memory,
             terminal.progress("reading") as advance,
         ):
             found = memory.count()
@@ -206,26 +206,28 @@ def tune(
     On text that is in neither model nor memory; the fit is kept in the model's folder.
     """
     with answering(json) as terminal:
-        groups = [_documents([file]) for file in files]
+        groups = [documents_of([file]) for file in files]
         from mnemos.models.checkpoint import load_model
         from mnemos.models.tuning import save_mixture
         from mnemos.models.tuning import tune as fit
 
         language_model = load_model(model)
-        with _memory(store, language_model, must_exist=True) as memory, terminal.waiting("fitting"):
+        with memory_of(store, language_model, must_exist=True) as memory, terminal.waiting("fitting"):
             mixture = fit(language_model, memory, groups, namespace=namespace)
         save_mixture(model, mixture)
         facts = asdict(mixture)
         terminal.show(facts, ", ".join(f"{name} {value:.3g}" for name, value in facts.items()))
 
 
-def _documents(files: list[Path] | None) -> "list[Document]":
+def documents_of(files: list[Path] | None) -> "list[Document]":
+    """The texts of files and folders; the Python language reference if none are given."""
     from mnemos.tasks.text import python_reference, read_documents
 
     return read_documents(files) if files else python_reference()
 
 
-def _memory(store: Path, language_model: "LanguageModel", must_exist: bool = False) -> "Store":
+def memory_of(store: Path, language_model: "LanguageModel", must_exist: bool = False) -> "Store":
+    """The store of a model, open."""
     import mnemos
 
     if must_exist:
@@ -241,7 +243,7 @@ def _asked(model: Path, store: Path) -> "Iterator[tuple[LanguageModel, Store, Mi
 
     existing(store, "store")
     language_model = load_model(model)
-    with _memory(store, language_model) as memory:
+    with memory_of(store, language_model) as memory:
         yield language_model, memory, load_mixture(model, language_model.model.width)
 
 

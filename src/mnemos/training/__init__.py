@@ -2,5 +2,6 @@
 
 from mnemos.training.language import train_language_model
 from mnemos.training.loop import TrainingConfig
+from mnemos.training.sleep import sleep
 
-__all__ = ["TrainingConfig", "train_language_model"]
+__all__ = ["TrainingConfig", "sleep", "train_language_model"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812  (the usual name)
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from mnemos.models.checkpoint import LanguageModel, save_model
 from mnemos.models.transformer import Transformer
@@ -49,7 +49,7 @@ def train_language_model(
         KeyboardInterrupt: Ctrl-C, after everything was saved.
     """
     samples = Samples(encode_documents(tokenizer, documents), model, config)
-    learner = Learner(model.train(), _cross_entropy, config, _identity(model, samples))
+    learner = Learner(model.train(), cross_entropy, config, identity(model, samples.texts))
     interrupted = run(learner, samples.batch, Path(folder), resume=resume, progress=progress, advance=advance)
     whole = save_model(folder, model.cpu().eval(), tokenizer)
     if interrupted:
@@ -69,10 +69,23 @@ class Samples:
 
     A stretch lies within one document, and begins with the mark of a start if it is the document's
     first; what a short document lacks is left out of the loss.
+
+    Args:
+        rows: of a batch; None is the configuration's.
+        salt: another number draws other stretches in the same step.
     """
 
-    def __init__(self, texts: list[Tensor], model: Transformer, config: TrainingConfig) -> None:
-        self.seed, self.batch_size, self.context = config.seed, config.batch_size, model.context
+    def __init__(
+        self,
+        texts: list[Tensor],
+        model: Transformer,
+        config: TrainingConfig,
+        *,
+        rows: int | None = None,
+        salt: int = 0,
+    ) -> None:
+        self.seed, self.salt, self.context = config.seed, salt, model.context
+        self.rows = config.batch_size if rows is None else rows
         start = torch.tensor([model.start])
         padded = [F.pad(text, (0, max(0, self.context - len(text))), value=NOT_A_TARGET) for text in texts]
         self.texts = [torch.cat([start, text]) for text in padded]
@@ -81,8 +94,8 @@ class Samples:
 
     def batch(self, step: int) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]:
         """Inputs and targets of one step."""
-        generator = generator_of(self.seed, step)
-        chosen = torch.randint(int(self.last_choices[-1]), (self.batch_size,), generator=generator)
+        generator = generator_of(self.seed + 7919 * self.salt, step)
+        chosen = torch.randint(int(self.last_choices[-1]), (self.rows,), generator=generator)
         which = torch.searchsorted(self.last_choices, chosen, right=True)
         stretches = []
         for document, choice in zip(which.tolist(), chosen.tolist(), strict=True):
@@ -93,17 +106,17 @@ class Samples:
         return tokens[:, :-1].clamp(min=0), tokens[:, 1:]
 
 
-def _identity(model: Transformer, samples: Samples) -> dict[str, Any]:
+def identity(model: Transformer, texts: Sequence[Tensor]) -> dict[str, Any]:
     """What a run must have in common with the checkpoint that it goes on from."""
     digest = hashlib.sha256()
-    for text in samples.texts:
+    for text in texts:
         digest.update(text.numpy().tobytes())
     shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
     return {"documents": digest.hexdigest(), "parameters": shapes}
 
 
-def _cross_entropy(
-    model: Transformer, batch: tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]
+def cross_entropy(
+    model: nn.Module, batch: tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]
 ) -> Float[Tensor, ""]:
     logits, _ = model(batch[0])
     return F.cross_entropy(logits.flatten(0, 1), batch[1].flatten(), ignore_index=NOT_A_TARGET)
