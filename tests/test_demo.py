@@ -74,6 +74,12 @@ def test_every_policy_keeps_half(results):
     assert len(results.evicted.policies) == len(mnemos.retention.POLICY_NAMES)
 
 
+def test_sleep_goes_into_the_weights(results):
+    slept = results.slept
+    assert slept.b_after < slept.b_before
+    assert slept.kept > 0
+
+
 def test_the_memory_is_left_as_it_was_read(plan, results):
     with mnemos.open(plan.memory) as store:
         assert store.count() == results.learned.records
@@ -87,7 +93,7 @@ def test_the_report_and_the_measurements_lie_in_the_folder(plan, results):
 
 def test_a_run_that_was_stopped_goes_on_with_its_step(plan, results):
     stopped = json.loads(plan.results.read_text(encoding="utf-8"))
-    stopped["evicted"] = None
+    stopped["evicted"] = stopped["slept"] = None
     plan.results.write_text(json.dumps(stopped), encoding="utf-8")
     titles = []
 
@@ -96,7 +102,8 @@ def test_a_run_that_was_stopped_goes_on_with_its_step(plan, results):
         return nullcontext(silent)
 
     again = go(plan, watch)
-    assert titles == ["lets go of half, by each policy"]
+    assert titles == ["lets go of half, by each policy", "sleeps, until the memory can be dropped"]
+    assert again.slept.b_after == results.slept.b_after
     assert again.learned == results.learned
     assert without_clock(again) == without_clock(results)
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from mnemos import report
-from mnemos.demo.results import Evicted, Forgotten, Learned, Recalled, Results, Resumed, Trained, load
+from mnemos.demo.results import Evicted, Forgotten, Learned, Recalled, Results, Resumed, Slept, Trained, load
 from mnemos.report import figures
 
 VOID = {"meta", "br", "path", "use", "rect", "line", "circle"}
@@ -89,6 +89,7 @@ def results() -> Results:
                 for name, cost in (("first_in_first_out", 45.0), ("reservoir(3)", 35.0))
             ],
         ),
+        Slept(30.0, 33.0, 33.3, 97.0, 30.0, 45.0),
         {"trained": 121.0},
     )  # fmt: skip
 
@@ -112,7 +113,7 @@ def test_text_from_documents_cannot_become_markup(results):
 
 def test_every_verdict_stands_in_the_page(results):
     page = report.page(results)
-    assert page.count(">passed<") == 6
+    assert page.count(">passed<") == 7
     assert results.passed
     results.resumed = dataclasses.replace(results.resumed, differing=1)
     assert not results.passed
@@ -122,7 +123,7 @@ def test_every_verdict_stands_in_the_page(results):
 def test_a_step_that_has_not_run_is_left_out(results):
     results.evicted = results.recalled = None
     page = report.page(results)
-    assert page.count(">passed<") == 4
+    assert page.count(">passed<") == 5
     assert "by each policy" not in page
     assert not results.passed
 
@@ -165,6 +166,8 @@ def test_results_come_back_from_their_file(results, tmp_path):
         ("forgotten", {"whole_after": 44.9}),
         ("evicted", {"b_without": 40.0}),
         ("evicted", {"records": 3000}),
+        ("slept", {"b_after": 60.0}),
+        ("slept", {"a_after": 34.0}),
     ],
 )
 def test_a_result_that_is_not_as_expected_fails(results, step, change):

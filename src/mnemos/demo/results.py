@@ -1,12 +1,15 @@
 """What the demo measured: one small dataclass per step, kept together as results.json."""
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 LEAST_FALL = 0.40  # of the perplexity on unseen text of the new domain
+LEAST_KEPT = 0.5  # of what the memory saves there, in nats a token, after sleep and without the memory
+MOST_LOST = 0.02  # of the perplexity on the old domain
 
 
 class Verdict(NamedTuple):
@@ -189,6 +192,31 @@ class Evicted:
         )
 
 
+@dataclass(frozen=True)
+class Slept:
+    """Step 7: the memory replayed into the weights. Perplexities of models alone, but for `b_with`."""
+
+    seconds: float
+    a_before: float
+    a_after: float
+    b_before: float
+    b_with: float  # of the model before, with the memory
+    b_after: float
+
+    @property
+    def kept(self) -> float:
+        """The share of what the memory saves that the weights save after sleep."""
+        return math.log(self.b_before / self.b_after) / math.log(self.b_before / self.b_with)
+
+    def verdict(self) -> Verdict:
+        return Verdict(
+            self.kept >= LEAST_KEPT and self.a_after <= (1 + MOST_LOST) * self.a_before,
+            f"without the memory {self.kept:.0%} of what it saved on B stay: perplexity "
+            f"{self.b_before:.1f} to {self.b_after:.1f}; on A {self.a_before:.1f} to {self.a_after:.1f}",
+            f"at least {LEAST_KEPT:.0%}; A at most {MOST_LOST:.0%} higher",
+        )
+
+
 @dataclass
 class Results:
     """All of it, and what is needed to make it again."""
@@ -204,6 +232,7 @@ class Results:
     recalled: Recalled | None = None
     forgotten: Forgotten | None = None
     evicted: Evicted | None = None
+    slept: Slept | None = None
     seconds: dict[str, float] = field(default_factory=dict)  # of each step
 
     def verdicts(self) -> list[tuple[str, Verdict | None]]:
@@ -241,8 +270,9 @@ STEPS = {
     "recalled": "recalls, and says from where",
     "forgotten": "corrects itself, and forgets",
     "evicted": "lets go of half, by each policy",
+    "slept": "sleeps, until the memory can be dropped",
 }
-_KINDS = (Trained, Learned, Resumed, Recalled, Forgotten, Evicted)
+_KINDS = (Trained, Learned, Resumed, Recalled, Forgotten, Evicted, Slept)
 
 
 def load(path: Path) -> Results:

@@ -19,10 +19,11 @@ from mnemos.demo.forgetting import revise
 from mnemos.demo.learning import learn, train
 from mnemos.demo.plan import Plan
 from mnemos.demo.results import STEPS, Results, load
+from mnemos.demo.sleeping import rest
 from mnemos.progress import Advance
 from mnemos.tasks.text import Document
 
-OWN = ("text", "model", "memory", "killed", "revised", "results.json", "report.html")
+OWN = ("text", "model", "memory", "killed", "revised", "slept", "results.json", "report.html")
 
 Watch = Callable[[str], AbstractContextManager[Advance]]  # what the step that begins does
 
@@ -71,6 +72,8 @@ def _step(name: str, plan: Plan, results: Results, advance: Advance) -> Any:
             return revise(plan, advance)
         case "evicted":
             return evict(plan, results.done("learned"), advance)
+        case "slept":
+            return rest(plan, results.done("learned"), advance)
     raise ValueError(f"no step is called {name!r}")
 
 

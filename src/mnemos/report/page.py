@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from mnemos.demo.results import Evicted, Forgotten, Learned, Recalled, Results, Resumed, Trained
+from mnemos.demo.results import Evicted, Forgotten, Learned, Recalled, Results, Resumed, Slept, Trained
 from mnemos.report import figures
 
 
@@ -38,6 +38,7 @@ def _parts(results: Results) -> Iterator[str]:
         "recalled": _recalled,
         "forgotten": _forgotten,
         "evicted": _evicted,
+        "slept": _slept,
         "trained": _trained,
     }
     for name, section in sections.items():
@@ -186,6 +187,21 @@ def _evicted(step: Evicted) -> str:
             "What each policy cost on unseen text of B. Which one is right depends on what comes next: a "
             "policy that goes by use is as good as past use is a guide.",
         )
+    )
+
+
+def _slept(step: Slept) -> str:
+    rows = [
+        ("the model, before it read B", f"{step.b_before:.1f}", f"{step.a_before:.1f}"),
+        ("the same with its memory", f"{step.b_with:.1f}", ""),
+        ("after sleep, without any memory", f"{step.b_after:.1f}", f"{step.a_after:.1f}"),
+    ]
+    return (
+        "<h2>Slept over, and not needed any more</h2>\n"
+        f"<p>For {step.seconds:.0f} seconds what the memory held was replayed into the weights of a new "
+        "model, put together from its records alone and interleaved with text of A. That model has no "
+        f"memory, and {step.kept:.0%} of what the memory saved on unseen text of B.</p>\n"
+        f"<table>{_rows(rows, ('perplexity on unseen text', 'B', 'A'), numbers=(1, 2))}</table>\n"
     )
 
 
