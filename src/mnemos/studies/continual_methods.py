@@ -29,7 +29,7 @@ from mnemos.tasks.contexts import Context, Scenario, minibatches
 
 Answer = Callable[[Tensor, Tensor], Tensor]  # inputs and labels to outputs; of labels, only what is told
 ROWS, RATE, NEIGHBOURS, STORE_SHARE = 128, 1e-3, 5, 0.3
-FEATURES, RIDGE = 2000, 100.0  # of the analytic readout
+FEATURES, RIDGE = 4000, 1e-3  # of the analytic readout
 
 
 @dataclass
