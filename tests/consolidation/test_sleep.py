@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 import mnemos
 from mnemos.consolidation import EWC, Consolidator, Episodes
-from mnemos.consolidation.letting_go import confident, let_go
+from mnemos.consolidation.letting_go import answered, confident, let_go
 from mnemos.consolidation.selection import recent
 from mnemos.consolidation.sleep import Phase, Sleep, from_store
 
@@ -141,14 +141,25 @@ def test_letting_go() -> None:
     with torch.no_grad():
         model.weight.copy_(torch.eye(3, 4))
     right = model(inputs).argmax(1) == wrong
-    released = let_go(model, episodes, keep=40)
+    released = let_go(model, episodes, answered, keep=40)
     assert len(episodes) == 40
     known = ids[right]
     assert torch.equal(released, known[-20:])  # the later the weaker
-    assert torch.equal(let_go(model, episodes), known[:-20])
+    assert torch.equal(let_go(model, episodes, answered), known[:-20])
     assert torch.equal(episodes.traces().ids.sort().values, ids[~right])
-    assert not len(let_go(model, episodes))
+    assert not len(let_go(model, episodes, answered))
     assert not len(let_go(model, Episodes(mnemos.open(":memory:"))))
+
+
+def test_by_default_only_what_is_known_well_goes() -> None:
+    episodes, (inputs, targets) = Episodes(mnemos.open(":memory:")), day()
+    ids = episodes.write(inputs, targets)
+    model = nn.Linear(4, 3, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.eye(3, 4) / 2)
+    chances = model(inputs).softmax(1).gather(1, targets[:, None]).squeeze(1)
+    assert 0 < (chances >= 0.9).sum() < len(ids)
+    assert torch.equal(let_go(model, episodes), ids[chances >= 0.9])
 
 
 def test_refused() -> None:

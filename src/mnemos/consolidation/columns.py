@@ -165,7 +165,8 @@ class Columns:
 
     def take(self, places: Int[Tensor, " rows"]) -> Replayed:
         """Copies of the experiences there."""
-        assert self.layout is not None  # where there is a place, something was written
+        if self.layout is None:
+            raise ValueError("no experience was ever written, so what one looks like is not known")
         fields = self.layout.unpack(self._values.index_select(0, places))
         return Replayed(
             self._ids.index_select(0, places), fields.pop("inputs"), fields.pop("targets"), fields

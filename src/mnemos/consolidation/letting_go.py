@@ -31,7 +31,7 @@ def confident(chance: float) -> Known:
 def let_go(
     model: nn.Module,
     episodes: Episodes,
-    known: Known = answered,
+    known: Known | None = None,
     *,
     keep: int = 0,
     rows: int = 1024,
@@ -39,11 +39,13 @@ def let_go(
     """Deletes the experiences that the network answers by itself, and returns their ids.
 
     Args:
-        known: whether an answer counts.
+        known: whether an answer counts; None is `confident(0.9)`. Where it suffices to be `answered`, what is
+            only just right is released, and is soon lost again.
         keep: experiences that stay in any case, so that there is something to replay: first what is not
             known, then the strongest.
         rows: that are answered at a time.
     """
+    known = known or confident(0.9)
     traces = episodes.traces()
     ids, strength = traces.ids.clone(), traces.strength.clone()
     if len(ids) <= keep:
