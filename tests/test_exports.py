@@ -31,7 +31,7 @@ ALLOWED = {
     "tasks": set(),
     "consolidation": FOUNDATION | {"progress"},
     "models": FOUNDATION | {"tasks"},
-    "training": FOUNDATION | {"tasks", "models", "progress"},
+    "training": FOUNDATION | {"tasks", "models", "progress", "consolidation"},
     "studies": NETWORKS | {"testing", "report"},
     "demo": NETWORKS | {"studies", "report"},
     "report": NETWORKS | {"demo"},

@@ -208,6 +208,23 @@ def test_must_be_attached() -> None:
         consolidator.end_context()
 
 
+def test_a_closure_is_refused() -> None:
+    """It would make the gradients after they were looked at."""
+    model = network()
+    consolidator = Consolidator(model, [EWC(1.0)])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    consolidator.attach(optimizer)
+    before = weights(model)
+    for arguments, options in (((lambda: 0.0,), {}), ((), {"closure": lambda: 0.0})):
+        with pytest.raises(RuntimeError, match=r"was given a closure, .* call attach\(None\)"):
+            optimizer.step(*arguments, **options)
+    assert torch.equal(weights(model), before)
+    optimizer.step(None)
+    consolidator.attach(None)  # the caller tells of steps
+    assert consolidator.attached
+    optimizer.step(lambda: 0.0)
+
+
 @pytest.mark.parametrize("name", PENALTIES)
 def test_goes_on_bit_for_bit(name: str) -> None:
     """In the middle of a context, in other objects."""

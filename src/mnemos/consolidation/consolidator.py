@@ -52,12 +52,14 @@ class Consolidator:
         self.model, self.terms, self.objective, self.new_share = model, list(terms), objective, new_share
         self.contexts = 0  # that have ended
         self._handles: list[Any] = []
+        self._told = False  # by the caller
         for term in self.terms:
             term.begin(model, objective)
 
     @property
     def attached(self) -> bool:
-        return bool(self._handles)
+        """Whether every step is seen."""
+        return self._told or bool(self._handles)
 
     @property
     def share(self) -> float:
@@ -83,16 +85,25 @@ class Consolidator:
             total = self.share * new + (1 - self.share) * torch.stack(replayed).mean()
         return torch.stack([total, *on_top]).sum()
 
-    def attach(self, optimizer: Optimizer) -> None:
+    def attach(self, optimizer: Optimizer | None) -> None:
         """From now on every step of the optimiser is seen, and penalties are added to the gradients before
         it.
 
-        That is after any clipping of the gradients, and it needs them unscaled; the optimiser must not call a
-        closure. A second optimiser replaces the first.
+        That is after any clipping of the gradients, and it needs them unscaled. A second optimiser replaces
+        the first.
+
+        Args:
+            optimizer: None for a loop that calls `before_step` and `after_step` itself. It has to be so where
+                the optimiser is given a closure, as Lightning does: what makes the gradients is then a part
+                of the step (`mnemos.training.Consolidation` is for Lightning).
 
         Raises:
             ValueError: the optimiser moves none of the network's weights.
         """
+        if optimizer is None:
+            self.detach()
+            self._told = True
+            return
         moved = {id(one) for group in optimizer.param_groups for one in group["params"]}
         if not moved & {id(one) for one in self.model.parameters()}:
             raise ValueError(
@@ -101,14 +112,24 @@ class Consolidator:
         self.detach()
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
+            optimizer.register_step_post_hook(lambda *_: self.after_step()),
         ]
 
     def detach(self) -> None:
         """The optimiser is as it was."""
         for handle in self._handles:
             handle.remove()
-        self._handles = []
+        self._handles, self._told = [], False
+
+    def before_step(self) -> None:
+        """Between the backward pass and the optimiser's step; see `attach`."""
+        for term in self.terms:
+            term.before_step()
+
+    def after_step(self) -> None:
+        """After the optimiser's step; see `attach`."""
+        for term in self.terms:
+            term.after_step()
 
     def observe(self, inputs: Tensor, targets: Tensor) -> None:
         """After a step: what it was made from is remembered."""
@@ -147,13 +168,13 @@ class Consolidator:
             term.load_state_dict(state["terms"][term.name])
         self.contexts = state["contexts"]
 
-    def _before_step(self, *_: Any) -> None:
-        for term in self.terms:
-            term.before_step()
-
-    def _after_step(self, *_: Any) -> None:
-        for term in self.terms:
-            term.after_step()
+    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if any(callable(one) for one in (*args[1:], options.get("closure"))):
+            raise RuntimeError(
+                "the optimizer was given a closure, so there are no gradients yet when its step begins: "
+                "call attach(None), and before_step and after_step where they belong"
+            )
+        self.before_step()
 
     def _check_attached(self) -> None:
         if not self.attached and (blind := [term.name for term in self.terms if term.needs_steps]):
