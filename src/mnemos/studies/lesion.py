@@ -137,7 +137,7 @@ def draw(measured: Mapping[str, Any]) -> "Drawing":
         lowest = measured["intact_minimum_by_steps"]
         points = [int(steps) for steps in lowest], [100 * share for share in lowest.values()]
         rates.plot(*points, color=WITHOUT, linewidth=1.6, marker="o", markersize=3)
-        rates.annotate("intact, worst age", (23, 78), color=WITHOUT)
+        rates.annotate("intact, worst age", (23, 68), color=WITHOUT)
         rates.set_title("remote less recent, in points")
         rates.set_xlabel("steps of replay a night")
         rates.set_ylim(-84, 104)
