@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mnemos.consolidation.episodes import Episodes
+from mnemos.consolidation.term import evaluated
 
 Known = Callable[[Tensor, Tensor], Tensor]  # outputs and targets to whether each was answered
 
@@ -50,14 +51,12 @@ def let_go(
     ids, strength = traces.ids.clone(), traces.strength.clone()
     if len(ids) <= keep:
         return ids[:0]
-    training = model.training
-    model.eval()
     device = next(model.parameters()).device
-    right = [
-        known(model(batch.inputs.to(device)), batch.targets.to(device)).cpu()
-        for batch in (episodes.get(part) for part in ids.split(rows))
-    ]
-    model.train(training)
+    with evaluated(model):
+        right = [
+            known(model(batch.inputs.to(device)), batch.targets.to(device)).cpu()
+            for batch in (episodes.get(part) for part in ids.split(rows))
+        ]
     candidates = torch.cat(right).nonzero().squeeze(1)
     weakest = candidates[strength[candidates].argsort(stable=True)]
     released = ids[weakest[: len(ids) - keep]].sort().values

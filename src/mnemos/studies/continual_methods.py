@@ -25,6 +25,7 @@ from mnemos.consolidation import (
 from mnemos.consolidation.complementary import recall
 from mnemos.consolidation.rehearsal import Rehearsal
 from mnemos.progress import Advance
+from mnemos.studies.fit import descend
 from mnemos.tasks.contexts import Context, Scenario, minibatches
 
 Answer = Callable[[Tensor, Tensor], Tensor]  # inputs and labels to outputs; of labels, only what is told
@@ -141,9 +142,7 @@ class WithTerms(Method):
         data = context.train_inputs, torch.stack([labels, told], 1)
         for step, (inputs, asked) in enumerate(minibatches(*data, ROWS, course.steps, course.generator)):
             loss = self.consolidator.loss(self.new(inputs, asked[:, 0]), inputs)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+            descend(loss, self.optimizer)
             self.consolidator.observe(inputs, asked[:, 1])
             if step % 50 == 0:
                 advance(step / course.steps, f"context {number + 1}, loss {loss.item():.3f}")
@@ -250,9 +249,7 @@ class Generative(Method):
         data = context.train_inputs, context.train_labels
         for step, (inputs, labels) in enumerate(minibatches(*data, ROWS, course.steps, course.generator)):
             loss = self.classifier.loss(inputs, labels)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+            descend(loss, self.optimizer)
             if step % 50 == 0:
                 advance(step / course.steps, f"context {number + 1}, loss {loss.item():.1f}")
 
@@ -285,9 +282,7 @@ class Joint(Method):
         steps = course.steps * course.scenario.contexts
         for step, (rows, asked) in enumerate(minibatches(inputs, labels, ROWS, steps, course.generator)):
             loss = course.loss(self.network(rows), asked)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            descend(loss, optimizer)
             if step % 50 == 0:
                 advance(step / steps, f"all contexts, loss {loss.item():.3f}")
 

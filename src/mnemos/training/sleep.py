@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mnemos.consolidation.term import evaluated
 from mnemos.models.checkpoint import LanguageModel, save_model
 from mnemos.models.nearest_neighbour import check_model
 from mnemos.models.remembered import remembered
@@ -108,10 +109,8 @@ def sleep(
 @torch.no_grad()
 def _cost(model: Transformer, kind: Samples) -> float:
     """The mean over batches that are drawn to judge by."""
-    training = model.training
-    model.eval()
-    costs = [cross_entropy(model, kind.batch(-1 - number)) for number in range(JUDGED)]
-    model.train(training)
+    with evaluated(model):
+        costs = [cross_entropy(model, kind.batch(-1 - number)) for number in range(JUDGED)]
     return torch.stack(costs).mean().item()
 
 
