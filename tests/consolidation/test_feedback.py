@@ -42,7 +42,7 @@ def test_what_it_made_before_is_answered_and_made_again() -> None:
         model.classifier.weight.mul_(3)
     new = cross_entropy(model(inputs), targets) + model.loss(inputs)
     before = term.previous
-    assert before is term.teacher
+    assert before is term.teacher.network
     assert before is not None
     generator = torch.Generator()
     generator.set_state(term.random.get_state())

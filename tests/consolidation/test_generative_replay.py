@@ -51,12 +51,12 @@ def lived(temperature: float | None, **settings: Any) -> tuple[nn.Linear, Genera
 def test_hard_labels_are_the_classes_that_were_known() -> None:
     for favourite in (1, 2, 3):  # an output that was never taught, one that was, one that came later
         model, term, _ = lived(None)
-        assert term.teacher is not None
+        assert term.teacher.network is not None
         assert term.previous is not None
         with torch.no_grad():
-            term.teacher.bias[favourite].add_(9)  # type: ignore[operator, index, union-attr]
+            term.teacher.network.bias[favourite].add_(9)  # type: ignore[operator, index, union-attr]
         made = term.previous.sample(3)
-        expected = made @ term.teacher.weight.T + term.teacher.bias  # type: ignore[operator, union-attr]
+        expected = made @ term.teacher.network.weight.T + term.teacher.network.bias  # type: ignore[operator, union-attr]
         labels = torch.where(expected[:, 0] > expected[:, 2], 0, 2)
         assert favourite != 2 or (labels == 2).all()
         torch.testing.assert_close(term.loss(inputs(), attached=False), cross_entropy(model(made), labels))
@@ -64,10 +64,10 @@ def test_hard_labels_are_the_classes_that_were_known() -> None:
 
 def test_soft_targets_rule_out_what_came_later() -> None:
     model, term, consolidator = lived(2.0)
-    assert term.teacher is not None
+    assert term.teacher.network is not None
     assert term.previous is not None
     made = term.previous.sample(3)
-    taught = (term.teacher(made)[:, [0, 2]] / 2).softmax(1)
+    taught = (term.teacher.network(made)[:, [0, 2]] / 2).softmax(1)
     students = (model(made)[:, [0, 2, 3]] / 2).log_softmax(1)  # 1 and 4 were never taught
     expected = 4 * (taught * (taught.log() - students[:, :2])).sum(1).mean()
     found = term.loss(inputs(), attached=False)
@@ -85,9 +85,9 @@ def test_targets_that_are_no_classes() -> None:
     consolidator.end_context()
     with torch.no_grad():
         model.weight.mul_(2)
-    assert term.teacher is not None
+    assert term.teacher.network is not None
     made = generator.sample(3)
-    expected = distillation(model(made), term.teacher(made))
+    expected = distillation(model(made), term.teacher.network(made))
     torch.testing.assert_close(term.loss(inputs(), attached=False), expected)
 
 
@@ -119,8 +119,8 @@ def test_nothing_reaches_the_generator_before() -> None:
     optimizer = SGD(model.parameters(), lr=0.1)
     consolidator.loss(cross_entropy(model(inputs()), torch.full((6,), 3)), inputs()).backward()
     assert all(one.grad is None for one in term.previous.parameters())
-    assert term.teacher is not None
-    assert all(one.grad is None for one in term.teacher.parameters())
+    assert term.teacher.network is not None
+    assert all(one.grad is None for one in term.teacher.network.parameters())
     optimizer.step()
     consolidator.observe(inputs() + 5, torch.full((6,), 3))
     assert torch.equal(term.previous.sample(1), before)

@@ -94,5 +94,6 @@ class FeedbackReplay(Pseudorehearsal):
 
     def _recall(self) -> None:
         """What answers is what makes."""
-        assert self.teacher is None or isinstance(self.teacher, GenerativeModel)
-        self.previous = self.teacher
+        network = self.teacher.network
+        assert network is None or isinstance(network, GenerativeModel)
+        self.previous = network

@@ -6,10 +6,10 @@ from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from mnemos.consolidation.distillation import distillation, frozen, seen
+from mnemos.consolidation.distillation import Teacher, distillation, frozen
 from mnemos.consolidation.episodes import classes_of
 from mnemos.consolidation.generative_model import GenerativeModel
 from mnemos.consolidation.term import Batches, Term
@@ -41,10 +41,8 @@ class Pseudorehearsal(Term):
             raise ValueError(f"temperature must be above 0, or None, not {temperature}")
         self.rows, self.temperature, self.seed = rows, temperature, seed
         self.random = torch.Generator().manual_seed(seed)
-        self.teacher: nn.Module | None = None
+        self.teacher = Teacher()
         self.previous: GenerativeModel | None = None
-        self.taught = torch.zeros(0, dtype=torch.bool)  # outputs seen as targets so far
-        self.known = self.taught  # the same, when the last context ended
 
     @torch.no_grad()
     def replayed(self, inputs: Tensor) -> Shaped[Tensor, "rows ..."] | None:
@@ -55,9 +53,9 @@ class Pseudorehearsal(Term):
 
     def lesson(self, inputs: Shaped[Tensor, "rows ..."]) -> Float[Tensor, ""]:
         """What the network loses where it answers otherwise than it did before."""
-        assert self.teacher is not None
+        assert self.teacher.network is not None
         with torch.no_grad():
-            answers = self.teacher(inputs)
+            answers = self.teacher.network(inputs)
         outputs = self.model(inputs)
         taught, known = (one.to(inputs.device) for one in self._answering(outputs.shape[-1]))
         if self.temperature is None:
@@ -68,11 +66,11 @@ class Pseudorehearsal(Term):
 
     def _answering(self, outputs: int) -> tuple[Int[Tensor, " taught"], Bool[Tensor, " taught"]]:
         """The outputs that have been targets by now, and which of them had been when the teacher was made."""
-        if not self.known.any():  # no classes
+        if not self.teacher.known.any():  # no classes
             return torch.arange(outputs), torch.ones(outputs, dtype=torch.bool)
-        known = torch.zeros_like(self.taught)
-        known[: len(self.known)] = self.known
-        taught = self.taught.nonzero().squeeze(1)
+        known = torch.zeros_like(self.teacher.taught)
+        known[: len(self.teacher.known)] = self.teacher.known
+        taught = self.teacher.taught.nonzero().squeeze(1)
         return taught, known[taught]
 
     def observe(self, inputs: Tensor, targets: Tensor) -> None:
@@ -86,27 +84,16 @@ class Pseudorehearsal(Term):
                 f"hard labels (temperature None) need classes for targets: integers of shape (rows,), "
                 f"not {targets.dtype} of shape {tuple(targets.shape)}"
             )
-        self.taught = seen(self.taught, targets)
+        self.teacher.observe(targets)
 
     def end_context(self, batches: Batches) -> None:
-        self.teacher = frozen(self.model)
-        self.known = self.taught
+        self.teacher.end_context(self.model)
 
     def state_dict(self) -> dict[str, Any]:
-        teacher = None if self.teacher is None else deepcopy(self.teacher.state_dict())
-        return {
-            "teacher": teacher,
-            "taught": self.taught.clone(),
-            "known": self.known.clone(),
-            "random": self.random.get_state(),
-        }
+        return self.teacher.state_dict() | {"random": self.random.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.teacher = None
-        if state["teacher"] is not None:
-            self.teacher = frozen(self.model)
-            self.teacher.load_state_dict(state["teacher"])
-        self.taught, self.known = state["taught"].clone(), state["known"].clone()
+        self.teacher.load_state_dict(state, self.model)
         self.random.set_state(state["random"])
 
 
